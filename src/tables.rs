@@ -1,0 +1,129 @@
+//! How embedding tables are cut into bindings. All rows of all tables form one sequence (table 0
+//! first); the sequence is cut into equal shards, as large as one storage binding may be. A table
+//! may begin or end anywhere inside a shard and may cover several.
+
+use crate::error::{Error, Result};
+
+/// The cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tables {
+    /// Rows of each table.
+    rows: Vec<u64>,
+    /// First row of each table in the sequence, and the total at the end.
+    base: Vec<u64>,
+    /// Width of a row, in floats.
+    dim: usize,
+    /// Rows of every shard but the last.
+    shard_rows: u64,
+}
+
+/// A run of rows of one table inside one shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// The table.
+    pub table: usize,
+    /// The first row inside the table.
+    pub table_row: u64,
+    /// The shard.
+    pub shard: usize,
+    /// The first row inside the shard.
+    pub shard_row: u64,
+    /// Rows in the run.
+    pub count: u64,
+}
+
+impl Tables {
+    /// Cuts tables of `rows` rows of `dim` floats so that no shard is larger than `max_binding` bytes.
+    pub fn new(rows: &[u64], dim: usize, max_binding: u64) -> Result<Tables> {
+        let shard_rows = (max_binding / (4 * dim.max(1) as u64)).min(u32::MAX as u64);
+        if shard_rows == 0 {
+            return Err(Error::Config(format!("a row of {dim} floats is larger than one binding of {max_binding} bytes")));
+        }
+        let base = std::iter::once(0)
+            .chain(rows.iter().scan(0u64, |sum, &r| {
+                *sum += r;
+                Some(*sum)
+            }))
+            .collect();
+        Ok(Tables { rows: rows.to_vec(), base, dim, shard_rows })
+    }
+
+    /// Tables K.
+    pub fn count(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Rows of each table.
+    pub fn rows(&self) -> &[u64] {
+        &self.rows
+    }
+
+    /// Width of a row, in floats.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Rows of all tables.
+    pub fn total_rows(&self) -> u64 {
+        self.base[self.rows.len()]
+    }
+
+    /// Shards S.
+    pub fn shards(&self) -> usize {
+        self.total_rows().div_ceil(self.shard_rows) as usize
+    }
+
+    /// Rows in one shard.
+    pub fn rows_in_shard(&self, shard: usize) -> u64 {
+        (self.total_rows() - shard as u64 * self.shard_rows).min(self.shard_rows)
+    }
+
+    /// Shard and row inside it of `row` of `table`.
+    pub fn locate(&self, table: usize, row: u64) -> (usize, u32) {
+        let at = self.base[table] + row;
+        ((at / self.shard_rows) as usize, (at % self.shard_rows) as u32)
+    }
+
+    /// The pieces that rows `start..start + count` of `table` lie in, in order.
+    pub fn segments(&self, table: usize, start: u64, count: u64) -> Vec<Segment> {
+        let mut segments = Vec::new();
+        let mut row = start;
+        while row < start + count {
+            let (shard, shard_row) = self.locate(table, row);
+            let count = (start + count - row).min(self.shard_rows - shard_row as u64);
+            segments.push(Segment { table, table_row: row, shard, shard_row: shard_row as u64, count });
+            row += count;
+        }
+        segments
+    }
+
+    /// The pieces of all tables.
+    pub fn all_segments(&self) -> Vec<Segment> {
+        (0..self.count()).flat_map(|k| self.segments(k, 0, self.rows[k])).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_lies_in_exactly_one_place() {
+        let t = Tables::new(&[3, 25, 1, 7], 4, 10 * 16).unwrap();
+        assert_eq!((t.shards(), t.rows_in_shard(3)), (4, 6));
+        let mut seen = std::collections::HashSet::new();
+        for s in t.all_segments() {
+            for i in 0..s.count {
+                assert_eq!(t.locate(s.table, s.table_row + i), (s.shard, (s.shard_row + i) as u32));
+                assert!(seen.insert((s.shard, s.shard_row + i)));
+            }
+        }
+        assert_eq!(seen.len(), 36);
+        assert_eq!(t.segments(1, 0, 25).len(), 3, "table 1 lies over three shards");
+    }
+
+    #[test]
+    fn a_row_larger_than_a_binding_is_refused() {
+        assert!(Tables::new(&[3], 1024, 4095).is_err());
+    }
+}
