@@ -8,7 +8,7 @@ struct LossParams {
     mse: u32,
     stride: u32,  // samples in one slot of the ring of logits
 }
-@group(0) @binding(0) var<uniform> of: LossParams;
+@group(0) @binding(0) var<uniform> settings: LossParams;
 @group(0) @binding(1) var<storage, read> logits: array<f32>;              // [B]
 @group(0) @binding(2) var<storage, read> labels: array<f32>;              // [B]
 @group(0) @binding(3) var<storage, read_write> losses: array<f32>;        // [B]
@@ -25,14 +25,14 @@ fn loss_gradient(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_work
     let t = labels[b];
     let e = exp(-abs(x));
     let p = select(1.0, e, x < 0.0) / (1.0 + e);
-    if (of.mse != 0u) {
+    if (settings.mse != 0u) {
         losses[b] = (p - t) * (p - t);
         d_logits[b] = 2.0 * (p - t) * p * (1.0 - p) * step.inv_batch;
     } else {
         losses[b] = select(0.0, x, x > 0.0) - x * t + log(1.0 + e);
         d_logits[b] = (p - t) * step.inv_batch;
     }
-    logit_ring[step.slot * of.stride + b] = x;
+    logit_ring[step.slot * settings.stride + b] = x;
 }
 
 struct MeanParams {

@@ -47,18 +47,18 @@ struct TableScaleParams {
     table: u32,
     max_code: f32,
 }
-@group(0) @binding(0) var<uniform> of: TableScaleParams;
+@group(0) @binding(0) var<uniform> settings: TableScaleParams;
 @group(0) @binding(1) var<storage, read> table_partials: array<u32>;
 @group(0) @binding(2) var<storage, read_write> scales: array<f32>;       // [K]
 
 @compute @workgroup_size(64)
 fn table_scale(@builtin(local_invocation_index) lane: u32) {
     var mine = 0u;
-    for (var i = lane; i < of.count; i += 64u) {
-        mine = max(mine, table_partials[of.first + i]);
+    for (var i = lane; i < settings.count; i += 64u) {
+        mine = max(mine, table_partials[settings.first + i]);
     }
     let all = workgroup_max(lane, mine);
     if (lane == 0u) {
-        scales[of.table] = scale_of(all, of.max_code);
+        scales[settings.table] = scale_of(all, settings.max_code);
     }
 }
