@@ -65,6 +65,7 @@ pub struct Prepared {
     mapper: Mapper,
     /// Keys known to the training part; `None` when ids are taken modulo.
     known: Option<Vec<u64>>,
+    /// The mapper's limit.
     max_rows: Option<u64>,
 }
 
@@ -96,21 +97,21 @@ pub fn open(
     let inputs = prepare::stat(&data.files)?;
     let fingerprint = prepare::fingerprint(data, schema, &inputs, &mapper, max_rows);
     let path = Path::new(&data.cache).join(&fingerprint);
-    match Prepared::load(&path, &fingerprint, max_rows) {
+    match Prepared::load(&path, &fingerprint) {
         Ok(prepared) => Ok(prepared),
         Err(error) => {
             if path.exists() {
                 log::warn!("{error}; preparing the data again");
             }
             prepare::prepare(data, schema, &inputs, mapper, &path, &fingerprint, progress)?;
-            Prepared::load(&path, &fingerprint, max_rows)
+            Prepared::load(&path, &fingerprint)
         }
     }
 }
 
 impl Prepared {
     /// Opens a folder that [`prepare::prepare`] wrote and checks that its files fit each other.
-    fn load(path: &Path, fingerprint: &str, max_rows: Option<u64>) -> Result<Prepared> {
+    pub(super) fn load(path: &Path, fingerprint: &str) -> Result<Prepared> {
         let fail = |text: String| Error::Data(format!("prepared data `{}`: {text}", path.display()));
         let read = |name: &str| std::fs::read(path.join(name)).map_err(Error::io("read", path.join(name)));
         let file = |name: &str| -> Result<(File, u64)> {
@@ -145,6 +146,7 @@ impl Prepared {
             return Err(fail(format!("{ROWS} has {bytes} bytes for {} rows", meta.rows)));
         }
         let known = (!meta.modulo).then(|| mapper.known());
+        let max_rows = mapper.max_rows();
         Ok(Prepared { path: path.into(), rows_file, index_file: index.map(|(f, _)| f), meta, mapper, known, max_rows })
     }
 
@@ -177,7 +179,7 @@ impl Prepared {
         Error::Data(format!("prepared data `{}`: row {row} is damaged; delete the folder and it is made again", self.path.display()))
     }
 
-    /// Reads the records of rows `first..first + count`; gives where they end in `bytes` (multi-hot only).
+    /// Reads the records of rows `first..first + count` into `bytes`.
     fn read(&self, first: u64, count: usize, bytes: &mut Vec<u8>) -> Result<()> {
         let record = 4 * (1 + self.meta.dense as u64 + self.mapper.tables() as u64);
         let (start, end) = match &self.index_file {

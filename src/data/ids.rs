@@ -106,6 +106,14 @@ impl Mapper {
         matches!(self.kind, Kind::Dictionary { .. })
     }
 
+    /// The limit on a dictionary's rows.
+    pub(super) fn max_rows(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::Modulo => None,
+            Kind::Dictionary { max_rows, .. } => *max_rows,
+        }
+    }
+
     /// Tables K.
     pub fn tables(&self) -> usize {
         self.rows.len()

@@ -1,6 +1,6 @@
 //! The one pass over the text that makes prepared data (see [`dataset`](super::dataset)).
 
-use super::dataset::{IDS, INDEX, META, Parts, ROWS};
+use super::dataset::{IDS, INDEX, META, Parts, Prepared, ROWS};
 use super::ids::Mapper;
 use super::text::{Input, Labels, RawBlock, Reader};
 use crate::config::{Data, Schema};
@@ -163,7 +163,7 @@ pub(super) fn prepare(
     let mut output = Output::create(dir.join(META))?;
     output.write(&serde_json::to_vec_pretty(&meta).map_err(|e| Error::Data(format!("{META}: {e}")))?)?;
     output.finish()?;
-    publish(dir, path)
+    publish(dir, path, || Prepared::load(path, fingerprint).is_ok())
 }
 
 /// A number that no other call of this process gets.
@@ -172,14 +172,19 @@ fn unique() -> u64 {
     NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
 }
 
-/// Gives the whole folder its name. What stood there before was found unusable, unless another
-/// process has just finished the same; then either serves.
-fn publish(dir: &Path, path: &Path) -> Result<()> {
-    if path.exists() {
-        let remove = if path.is_dir() { std::fs::remove_dir_all } else { std::fs::remove_file };
-        remove(path).map_err(Error::io("replace", path))?;
+/// Gives the whole folder its name. What stands there already is either unusable or the work of
+/// another process that finished first; `usable` tells.
+fn publish(dir: &Path, path: &Path, usable: impl Fn() -> bool) -> Result<()> {
+    if std::fs::rename(dir, path).is_err() {
+        if usable() {
+            return Ok(());
+        }
+        if path.exists() {
+            let remove = if path.is_dir() { std::fs::remove_dir_all } else { std::fs::remove_file };
+            remove(path).map_err(Error::io("replace", path))?;
+        }
+        std::fs::rename(dir, path).map_err(Error::io("rename to", path))?;
     }
-    std::fs::rename(dir, path).map_err(Error::io("rename to", path))?;
     #[cfg(unix)]
     if let Some(parent) = path.parent() {
         let folder = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };

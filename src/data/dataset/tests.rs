@@ -230,6 +230,7 @@ fn malformed_lines_are_skipped_and_counted() {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "a skipped test is visible")]
 fn the_real_sample_is_read_whole() {
     let mut places = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|p| p.join("shared/data/criteo_kaggle_117k.tsv.gz"));
     let Some(path) = places.find(|p| p.exists()) else {
@@ -238,9 +239,7 @@ fn the_real_sample_is_read_whole() {
     };
     let folder = Folder::new();
     let data = Data { split: [0.8, 0.1, 0.1], ..folder.data(vec![path.to_str().unwrap().into()]) };
-    let began = std::time::Instant::now();
     let prepared = open_quietly(&data, &Schema::criteo(13, 26)).unwrap();
-    eprintln!("prepared {} rows in {:?}: {:?}", prepared.len(), began.elapsed(), prepared.rows());
     assert_eq!((prepared.len(), prepared.skipped()), (117_547, 0));
     let block = fetched(&prepared, &(0..prepared.len()).collect::<Vec<_>>());
     let rate = block.labels.iter().sum::<f32>() / block.samples as f32;
