@@ -299,3 +299,29 @@ impl Writer {
         ids.finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_disk_is_an_error_that_names_the_file() {
+        let mut output = Output::create("/dev/full".into()).unwrap();
+        let error = output.write(&vec![0; 3 * BUFFER]).unwrap_err().to_string();
+        assert!(error.starts_with("cannot write `/dev/full`: "), "{error}");
+        let mut output = Output::create("/dev/full".into()).unwrap();
+        output.write(b"buffered").unwrap();
+        assert!(output.finish().is_err());
+    }
+
+    #[test]
+    fn the_unfinished_folder_goes_with_its_owner() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("half");
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join(ROWS), b"half").unwrap();
+        drop(Unfinished(path.clone()));
+        assert!(!path.exists());
+    }
+}

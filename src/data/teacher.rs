@@ -64,9 +64,9 @@ impl Teacher {
         };
         let mut order: Vec<usize> = (0..rows.len()).filter(|&k| rows[k] > 1).collect();
         order.sort_by(|&a, &b| strength(rows[b]).total_cmp(&strength(rows[a])));
-        let meet = |k: usize, l: usize| 0.5 * (strength(rows[k]) * strength(rows[l])).sqrt();
+        let meet = |k: usize, l: usize| 0.4 * (strength(rows[k]) * strength(rows[l])).sqrt();
         Teacher {
-            dense: (0..dense).map(|d| (0.0, 0.35 * weights.normal(d as u64))).collect(),
+            dense: (0..dense).map(|d| (0.0, 0.6 * weights.normal(d as u64))).collect(),
             effects: rows.iter().enumerate().map(effects).collect(),
             pairs: order.windows(2).map(|w| (w[0], w[1], meet(w[0], w[1]))).take(PAIRS).collect(),
             mixed: order.iter().take(dense.min(PAIRS / 2)).enumerate().map(|(d, &k)| (d, k, 0.3 * strength(rows[k]))).collect(),

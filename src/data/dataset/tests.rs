@@ -218,6 +218,18 @@ fn failures_leave_nothing_in_the_cache() {
 }
 
 #[test]
+fn several_may_prepare_the_same_data_at_once() {
+    let folder = Folder::new();
+    let (data, schema) = (folder.data(vec![folder.file("a", &lines(20_000, 500))]), Schema::criteo(1, 2));
+    let blocks: Vec<Block> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| fetched(&open_quietly(&data, &schema).unwrap(), &[0, 19_999]))).collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    assert!(blocks.iter().all(|b| *b == blocks[0]));
+    assert_eq!(folder.entries().len(), 1);
+}
+
+#[test]
 fn malformed_lines_are_skipped_and_counted() {
     let folder = Folder::new();
     let text = [&lines(50, 9)[..], b"bad\n", &lines(50, 9)].concat();
