@@ -9,14 +9,24 @@ use crate::error::{Error, Result};
 use crate::tables::Tables;
 
 #[cfg(feature = "cli")]
+mod columns;
+#[cfg(feature = "cli")]
 pub mod dataset;
+#[cfg(feature = "cli")]
+mod fields;
 #[cfg(feature = "cli")]
 pub mod ids;
 #[cfg(feature = "cli")]
+mod lines;
+#[cfg(feature = "cli")]
 pub mod loader;
+#[cfg(feature = "cli")]
+mod prepare;
 pub mod synthetic;
+mod teacher;
 #[cfg(feature = "cli")]
 pub mod text;
+mod zipf;
 
 /// Samples with their ids as row numbers.
 #[derive(Debug, Clone, Default, PartialEq)]
