@@ -16,6 +16,8 @@ pub mod model;
 pub mod step;
 pub mod session;
 #[cfg(feature = "cli")]
+pub mod config_file;
+#[cfg(feature = "cli")]
 pub mod checkpoint;
 #[cfg(feature = "cli")]
 pub mod train;
