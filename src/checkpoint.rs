@@ -240,6 +240,18 @@ impl Checkpoint {
         Ok(unused.collect())
     }
 
+    /// Verifies the file and loads what the store has, and nothing else: a store without optimizer
+    /// state takes the weights and scales.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load`], but tensors that the store lacks are no error.
+    pub fn load_inference(&mut self, store: &mut dyn Store) -> Result<()> {
+        self.verify()?;
+        let tensors = store.tensors();
+        self.compare(&tensors)?;
+        tensors.iter().try_for_each(|tensor| self.copy(&tensor.name, store))
+    }
+
     /// Every tensor asked for is in the file, as F32, in the same shape.
     fn compare(&self, wanted: &[Tensor]) -> Result<()> {
         for tensor in wanted {

@@ -17,11 +17,12 @@ mod assemble;
 mod evaluate;
 mod folder;
 mod journal;
+mod stream;
 mod trainer;
 mod window;
 
-pub use assemble::{Assembled, assemble, resolve, schema};
-pub use evaluate::{Trained, Which, score};
+pub use assemble::{Assembled, Preparing, assemble, resolve, schema};
+pub use evaluate::{Scored, Trained, Which};
 pub use folder::{BEST, CONFIG, IDS, LAST, METRICS, free_name};
 
 /// What happens in a run.
