@@ -173,7 +173,9 @@ impl Checkpoint {
     /// No checksum in the file, or another one than its bytes have.
     pub fn verify(&mut self) -> Result<()> {
         let Some(said) = self.header.checksum else {
-            return Err(self.fail("has no `dqrm.checksum`, so it is not a checkpoint of dqrm; a PyTorch state dict can be started from with --init".into()));
+            return Err(self.fail(
+                "has no `dqrm.checksum`, so it is not a checkpoint of dqrm; a PyTorch state dict can be started from with --init".into(),
+            ));
         };
         let mut prefix = self.prefix.clone();
         let place = header::checksum_place(&prefix).ok_or_else(|| self.fail("the checksum is not where dqrm writes it".into()))?;
@@ -212,7 +214,9 @@ impl Checkpoint {
         let mut extra = Vec::new();
         for name in others {
             if !name.starts_with("dqrm.window.") {
-                return Err(self.fail(format!("has a tensor `{name}` that this model lacks; it was trained with another shape or optimizer")));
+                return Err(
+                    self.fail(format!("has a tensor `{name}` that this model lacks; it was trained with another shape or optimizer"))
+                );
             }
             let values = self.values(&name)?;
             extra.push((name, values));

@@ -121,7 +121,10 @@ mod tests {
     #[test]
     fn an_unknown_key_is_named_with_its_line_and_the_nearest_one() {
         let text = message("seed = 1\n\n[train]\nbatch = 32\nepoch = 2\n");
-        assert!(text.contains("`run.toml`, line 5") && text.contains("`epoch` in [train]") && text.contains("nearest one is `epochs`"), "{text}");
+        assert!(
+            text.contains("`run.toml`, line 5") && text.contains("`epoch` in [train]") && text.contains("nearest one is `epochs`"),
+            "{text}"
+        );
         let text = message("sede = 1\n");
         assert!(text.contains("line 1") && text.contains("`sede` at the top level") && text.contains("`seed`"), "{text}");
         let text = message("[data.synthetic]\nzpif = 1.0\n");

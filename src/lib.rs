@@ -3,12 +3,12 @@
 //! CPU engine runs the same plan where there is none.
 
 #[cfg(feature = "cli")]
-pub mod config_file;
-#[cfg(feature = "cli")]
 pub mod checkpoint;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
+#[cfg(feature = "cli")]
+pub mod config_file;
 pub mod data;
 pub mod engine;
 pub mod error;

@@ -94,7 +94,12 @@ pub fn encode(state: &State, tensors: &[Tensor]) -> Result<Vec<u8>> {
     let mut start = 0usize;
     let mut listed = Vec::with_capacity(tensors.len());
     for tensor in tensors {
-        let shape = tensor.shape.iter().map(|&d| usize::try_from(d)).collect::<Result<Vec<_>, _>>().map_err(|_| fail("a dimension is too large"))?;
+        let shape = tensor
+            .shape
+            .iter()
+            .map(|&d| usize::try_from(d))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| fail("a dimension is too large"))?;
         let bytes = shape.iter().try_fold(4usize, |n, &d| n.checked_mul(d)).ok_or_else(|| fail("a tensor is too large"))?;
         let end = start.checked_add(bytes).ok_or_else(|| fail("the tensors are too large"))?;
         listed.push((tensor.name.as_str(), TensorInfo { dtype: Dtype::F32, shape, data_offsets: (start, end) }));
@@ -166,7 +171,9 @@ pub fn decode(prefix: &[u8], size: u64) -> Result<Header, String> {
         None => None,
     };
     let checksum = match notes.get("dqrm.checksum") {
-        Some(text) if text.len() == 16 => Some(u64::from_str_radix(text, 16).map_err(|_| format!("has the checksum `{text}`, which is not hexadecimal"))?),
+        Some(text) if text.len() == 16 => {
+            Some(u64::from_str_radix(text, 16).map_err(|_| format!("has the checksum `{text}`, which is not hexadecimal"))?)
+        }
         Some(text) => return Err(format!("has the checksum `{text}`, which has not 16 digits")),
         None => None,
     };

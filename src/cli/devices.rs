@@ -34,7 +34,9 @@ struct Fit {
     table_bytes: u64,
     /// Bindings the tables are cut into; `None` when a single row is too large for one.
     bindings: Option<usize>,
-    /// No limit of the adapter forbids it. Memory is not asked: no API tells how much is free.
+    /// This computer's memory in bytes, for the CPU engine, where the system tells.
+    memory: Option<u64>,
+    /// No limit forbids it. How much memory a graphics adapter has free is not known to any API.
     fits: bool,
 }
 
@@ -42,7 +44,16 @@ fn fit(preset: Preset, adapter: &Adapter) -> Result<Fit> {
     let shape = Model { preset, ..Model::default() }.shape(None, None)?;
     let largest = adapter.max_storage_binding.min(adapter.max_buffer);
     let bindings = Tables::new(&shape.rows, shape.dim, largest).ok().map(|t| t.shards());
-    Ok(Fit { preset, table_bytes: 4 * shape.embedding_parameters(), bindings, fits: bindings.is_some() })
+    let table_bytes = 4 * shape.embedding_parameters();
+    let memory = if adapter.backend == "cpu" { memory() } else { None };
+    Ok(Fit { preset, table_bytes, bindings, memory, fits: bindings.is_some() && memory.is_none_or(|m| table_bytes <= m) })
+}
+
+/// This computer's memory in bytes, on Linux.
+fn memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Lists the adapters.
@@ -56,7 +67,8 @@ pub(super) fn run(args: &DevicesArgs) -> Result<()> {
     if args.json {
         return print_json(&devices);
     }
-    print(&devices.iter().map(describe).collect::<Vec<_>>().join("\n"))
+    let last = "\nAdagrad keeps as much again beside the tables, row-wise Adagrad one number a row.\n";
+    print(&(devices.iter().map(describe).collect::<Vec<_>>().join("\n") + last))
 }
 
 fn describe(device: &Device) -> String {
@@ -68,17 +80,20 @@ fn describe(device: &Device) -> String {
         let _ = writeln!(text, "  driver     {}", a.driver);
         let _ = writeln!(text, "  limits     binding {}, buffer {}", size(a.max_storage_binding), size(a.max_buffer));
         let (buffers, memory) = (a.max_storage_buffers, grouped(u64::from(a.max_workgroup_storage)));
-        let _ = writeln!(text, "             {buffers} storage buffers, {memory} bytes of workgroup memory, {} invocations", a.max_invocations);
+        let _ =
+            writeln!(text, "             {buffers} storage buffers, {memory} bytes of workgroup memory, {} invocations", a.max_invocations);
         let _ = writeln!(text, "  features   {}", if a.features.is_empty() { "none".into() } else { a.features.join(", ") });
     }
     for fit in &device.presets {
         let name = format!("{:?}", fit.preset).to_lowercase();
-        let how = match fit.bindings {
-            Some(1) => "one binding".into(),
-            Some(n) => format!("{n} bindings"),
-            None => "a row is larger than a binding: does not fit".into(),
+        let bytes = size(fit.table_bytes);
+        let how = match (fit.bindings, fit.memory.filter(|_| !fit.fits)) {
+            (_, Some(memory)) => format!("do not fit: this computer's memory is {}", size(memory)),
+            (None, _) => "do not fit: a row is larger than a binding".into(),
+            (Some(1), _) => "one binding".into(),
+            (Some(n), _) => format!("{n} bindings"),
         };
-        let _ = writeln!(text, "  {name:<10} tables of {} in {how}, plus as much again for Adagrad", size(fit.table_bytes));
+        let _ = writeln!(text, "  {name:<10} tables of {bytes:<15} {how}");
     }
     text
 }

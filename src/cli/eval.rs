@@ -92,7 +92,9 @@ fn own(model: &mut Trained) -> Result<(Summary, u64, u64)> {
 
 fn files(model: &mut Trained, files: &[String]) -> Result<(Summary, u64, u64)> {
     if model.synthetic {
-        note("warning: the model was trained on synthetic clicks, whose ids have no text; those of the files are taken modulo its tables' rows");
+        note(
+            "warning: the model was trained on synthetic clicks, whose ids have no text; those of the files are taken modulo its tables' rows",
+        );
     }
     let (mut logits, mut labels) = (Vec::new(), Vec::new());
     let scored = model.score(files, true, &mut |x, y| {

@@ -23,7 +23,10 @@ impl Live {
     /// Nothing is shown yet.
     pub(super) fn new() -> Live {
         let terminal = std::io::stderr().is_terminal();
-        let bar = ProgressBar::with_draw_target(None, if terminal { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() });
+        let bar = ProgressBar::with_draw_target(
+            None,
+            if terminal { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() },
+        );
         Live { bar, terminal, last: None, preparing: None }
     }
 
@@ -102,7 +105,8 @@ impl Live {
 
     fn progress(&mut self, p: &Progress) {
         let auc = p.auc.map_or(String::new(), |auc| format!("  auc {auc:.4}"));
-        let text = format!("loss {:.4}{auc}  {} samples/s  {} left", p.loss, grouped(p.samples_per_second as u64), duration(p.seconds_left));
+        let text =
+            format!("loss {:.4}{auc}  {} samples/s  {} left", p.loss, grouped(p.samples_per_second as u64), duration(p.seconds_left));
         self.bar.set_position(p.step);
         self.bar.set_message(text.clone());
         if !self.terminal && self.due() {

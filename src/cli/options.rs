@@ -15,7 +15,7 @@ Examples:
   dqrm train my.toml --seed 1 --out runs/mine           every setting of the file, another seed
   dqrm train --bits none --mlp-bits none                the same model in FP32
   dqrm train --resume runs/mine                         after Ctrl-C
-  dqrm train --init weights.safetensors --data day.tsv --preset kaggle --ids modulo --max-rows 100000
+  dqrm train my.toml --init weights.safetensors         from the weights of another training
 
 Every setting can stand in the TOML file; the resolved ones are written to OUT/config.toml.";
 
@@ -217,7 +217,8 @@ mod tests {
 
     #[test]
     fn flags_override_the_settings() {
-        let args = parse("--preset kaggle --bits none --data a b --lr 0.5 --optimizer rwsadagrad --ids modulo --modulo 9 --device llvm").unwrap();
+        let args =
+            parse("--preset kaggle --bits none --data a b --lr 0.5 --optimizer rwsadagrad --ids modulo --modulo 9 --device llvm").unwrap();
         let config = args.config().unwrap();
         assert_eq!((config.model.preset, config.quant.embedding_bits, config.quant.mlp_bits), (Preset::Kaggle, Bits::None, Bits::None));
         assert_eq!((config.data.files.len(), config.optim.lr, config.data.modulo), (2, 0.5, Some(9)));

@@ -62,7 +62,9 @@ pub(super) fn run(args: &PredictArgs) -> Result<()> {
         model.set_on_bad_row(on_bad_row);
     }
     if model.synthetic {
-        note("warning: the model was trained on synthetic clicks, whose ids have no text; those of the rows are taken modulo its tables' rows");
+        note(
+            "warning: the model was trained on synthetic clicks, whose ids have no text; those of the rows are taken modulo its tables' rows",
+        );
     }
     let stdin = ["-".to_owned()];
     let files: &[String] = if args.data.is_empty() { &stdin } else { &args.data };

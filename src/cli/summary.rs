@@ -21,9 +21,16 @@ pub(super) fn table(config: &Config, o: &Outcome) -> String {
         }
         text.push('\n');
     }
-    let ratio = o.fp32_bytes as f64 / o.packed_bytes.max(1) as f64;
+    let (full, packed) = (grouped(o.fp32_bytes), grouped(o.packed_bytes));
     let bits = config.quant.embedding_bits;
-    let _ = writeln!(text, "model      {} bytes in FP32, {} packed as {bits} ({ratio:.2} times smaller)", grouped(o.fp32_bytes), grouped(o.packed_bytes));
+    let _ = match o.packed_bytes < o.fp32_bytes {
+        true => writeln!(
+            text,
+            "model      {full} bytes in FP32, {packed} in {bits} ({:.2} times smaller)",
+            o.fp32_bytes as f64 / o.packed_bytes as f64
+        ),
+        false => writeln!(text, "model      {full} bytes in FP32"),
+    };
     if o.samples_per_second > 0.0 {
         let _ = writeln!(text, "speed      {} samples/s on {}", grouped(o.samples_per_second as u64), o.device);
     }

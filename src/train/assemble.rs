@@ -63,7 +63,8 @@ pub fn schema(config: &Config) -> Result<Schema> {
         return Ok(Schema::criteo(13, 26));
     }
     let schema = config.data.schema.clone();
-    let missing = |what: &str, key: &str| Err(Error::Config(format!("data.schema has no {what} column; name at least one in data.schema.{key}")));
+    let missing =
+        |what: &str, key: &str| Err(Error::Config(format!("data.schema has no {what} column; name at least one in data.schema.{key}")));
     if schema.dense.is_empty() {
         return missing("dense", "dense");
     }
@@ -132,7 +133,8 @@ fn text(config: &Config, preparing: &mut Preparing<'_>) -> Result<Assembled> {
     };
     let mut progress = |done: u64, total: u64| preparing("data", done, total);
     let prepared = dataset::open(&config.data, &schema, modulo.as_deref(), config.model.max_rows, &mut progress)?;
-    let shape = crate::config::Model { rows: None, ..config.model.clone() }.shape(Some(prepared.dense()), Some(prepared.rows().to_vec()))?;
+    let shape =
+        crate::config::Model { rows: None, ..config.model.clone() }.shape(Some(prepared.dense()), Some(prepared.rows().to_vec()))?;
     let (parts, skipped, ids) = (prepared.parts(), prepared.skipped(), prepared.mapper().to_bytes());
     check_parts(config, &parts, prepared.len())?;
     Ok(Assembled { shape, samples: Arc::new(prepared), parts, clicks: None, ids: Some(ids), skipped })

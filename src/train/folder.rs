@@ -40,8 +40,10 @@ pub(super) fn check_fresh(dir: &Path) -> Result<()> {
         return Ok(());
     }
     let shown = dir.display();
-    let what = if dir.join(CONFIG).exists() {
+    let what = if dir.join(LAST).exists() {
         format!("`{shown}` holds a run already; continue it with `dqrm train --resume {shown}`, or give another --out, or remove it")
+    } else if dir.join(CONFIG).exists() {
+        format!("`{shown}` holds a run that wrote no checkpoint; remove it or give another --out")
     } else {
         format!("`{shown}` is not empty; give another --out")
     };
@@ -98,13 +100,21 @@ pub(super) fn load_last(dir: &Path, data: &Assembled, session: &mut Session) -> 
     if let Some(ids) = &data.ids {
         let kept = std::fs::read(dir.join(IDS)).map_err(Error::io("read", dir.join(IDS)))?;
         if kept != *ids {
-            return Err(Error::Data(format!("the data gives other row numbers than {IDS} of `{}`; the files have changed since the run began", dir.display())));
+            return Err(Error::Data(format!(
+                "the data gives other row numbers than {IDS} of `{}`; the files have changed since the run began",
+                dir.display()
+            )));
         }
     }
     let mut checkpoint = Checkpoint::open(&path)?;
     if let Some(shape) = checkpoint.header.shape.as_ref().filter(|s| **s != data.shape) {
-        let differs = format!("belongs to another model: its tables have {:?} rows, the data and settings give {:?}", shape.rows, data.shape.rows);
-        let reason = if shape.rows == data.shape.rows { format!("belongs to another model: {shape:?} there, {:?} here", data.shape) } else { differs };
+        let differs =
+            format!("belongs to another model: its tables have {:?} rows, the data and settings give {:?}", shape.rows, data.shape.rows);
+        let reason = if shape.rows == data.shape.rows {
+            format!("belongs to another model: {shape:?} there, {:?} here", data.shape)
+        } else {
+            differs
+        };
         return Err(broken(&path, reason));
     }
     checkpoint.load(session)
@@ -124,6 +134,8 @@ mod tests {
         assert!(check_fresh(&dir).is_ok(), "empty");
         assert!(free_name(&dir).ends_with("run-2"));
         std::fs::write(dir.join(CONFIG), "").unwrap();
+        assert!(check_fresh(&dir).unwrap_err().to_string().contains("wrote no checkpoint"));
+        std::fs::write(dir.join(LAST), "").unwrap();
         assert!(check_fresh(&dir).unwrap_err().to_string().contains("--resume"));
     }
 

@@ -51,18 +51,28 @@ pub(super) struct Trainer<'a> {
 
 impl<'a> Trainer<'a> {
     /// A run at its beginning, or where `state` says.
-    pub(super) fn new(config: &'a Config, options: &'a Options<'a>, data: Assembled, session: Session, state: Option<State>) -> Result<Self> {
+    pub(super) fn new(
+        config: &'a Config,
+        options: &'a Options<'a>,
+        data: Assembled,
+        session: Session,
+        state: Option<State>,
+    ) -> Result<Self> {
         let epoch_steps = (data.parts.train.end - data.parts.train.start).div_ceil(config.train.batch as u64);
         let all = epoch_steps.saturating_mul(config.train.epochs);
         let steps = if config.train.max_steps > 0 { all.min(config.train.max_steps) } else { all };
         let (step, lines) = state.as_ref().map_or((0, 0), |s| (s.step, s.lines));
         if step > steps {
-            let text = format!("the checkpoint of `{}` is at step {step}, but the run has only {steps} steps; raise --epochs", options.dir.display());
+            let text = format!(
+                "the checkpoint of `{}` is at step {step}, but the run has only {steps} steps; raise --epochs",
+                options.dir.display()
+            );
             return Err(Error::Config(text));
         }
         let window = match &state {
-            Some(state) => Window::from_tensors(&state.extra)
-                .ok_or_else(|| broken(&options.dir.join(folder::LAST), "lacks the loop's `dqrm.window` tensors; resume from a last.safetensors"))?,
+            Some(state) => Window::from_tensors(&state.extra).ok_or_else(|| {
+                broken(&options.dir.join(folder::LAST), "lacks the loop's `dqrm.window` tensors; resume from a last.safetensors")
+            })?,
             None => Window::default(),
         };
         Ok(Trainer {
@@ -91,7 +101,8 @@ impl<'a> Trainer<'a> {
     pub(super) fn run(mut self, observe: Observe<'_>) -> Result<Outcome> {
         observe(&Event::Ready(&self.facts()));
         let mut validation = None;
-        let mut batches = self.loader(self.data.parts.train.clone(), self.config.data.shuffle, self.config.train.batch, self.step..self.steps)?;
+        let mut batches =
+            self.loader(self.data.parts.train.clone(), self.config.data.shuffle, self.config.train.batch, self.step..self.steps)?;
         loop {
             let (epoch_end, last) = (self.due(self.epoch_steps), self.step == self.steps);
             let evaluate = epoch_end || self.due(self.config.train.eval_every);
@@ -296,7 +307,12 @@ impl<'a> Trainer<'a> {
             Some(step) => format!("The last good checkpoint, `{}` (step {step}), is kept", path.display()),
             None => "No checkpoint had been written yet".into(),
         };
-        Error::NotFinite { step, loss, buffer, kept: format!("{kept}; try a smaller learning rate than {lr} (--lr) or a warm-up (optim.warmup_steps)") }
+        Error::NotFinite {
+            step,
+            loss,
+            buffer,
+            kept: format!("{kept}; try a smaller learning rate than {lr} (--lr) or a warm-up (optim.warmup_steps)"),
+        }
     }
 
     /// Evaluates the test part with the last and with the best weights.
