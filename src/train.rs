@@ -22,7 +22,7 @@ mod trainer;
 mod window;
 
 pub use assemble::{Assembled, Preparing, assemble, resolve, schema};
-pub use evaluate::{Scored, Trained, Which};
+pub use evaluate::{Each, Scored, Trained, Which};
 pub use folder::{BEST, CONFIG, IDS, LAST, METRICS, free_name};
 
 /// What happens in a run.

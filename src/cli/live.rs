@@ -70,8 +70,8 @@ impl Live {
             self.preparing = Some(what.into());
             self.last = Some(Instant::now());
             style(&self.bar, "preparing {msg} {bar:30} {percent}%");
+            self.bar.set_message(what.to_owned());
         }
-        self.bar.set_message(what.to_owned());
         self.bar.set_length(total.max(done).max(1));
         self.bar.set_position(done);
         if !self.terminal && self.due() {

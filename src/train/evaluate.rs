@@ -35,6 +35,9 @@ pub struct Trained {
     pub synthetic: bool,
 }
 
+/// Gets (logits, labels) of some samples.
+pub type Each<'a> = dyn FnMut(&[f32], &[f32]) -> Result<()> + 'a;
+
 /// What reading data brought.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Scored {
@@ -113,7 +116,7 @@ impl Trained {
     ///
     /// # Errors
     /// Files that cannot be read, malformed lines unless they are skipped, whatever `each` returns.
-    pub fn score(&mut self, files: &[String], labelled: bool, each: &mut dyn FnMut(&[f32], &[f32]) -> Result<()>) -> Result<Scored> {
+    pub fn score(&mut self, files: &[String], labelled: bool, each: &mut Each<'_>) -> Result<Scored> {
         if self.schema.dense.len() != self.session.shape().dense || self.schema.tables() != self.session.shape().tables() {
             return Err(Error::Config(format!(
                 "the run's model has {} dense features and {} tables, but a line of data has {} and {}",
