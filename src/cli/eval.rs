@@ -61,7 +61,6 @@ struct Report {
     checkpoint: PathBuf,
     step: u64,
     device: String,
-    samples: u64,
     skipped_rows: u64,
     #[serde(flatten)]
     summary: Summary,
@@ -73,24 +72,23 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
     if let Some(on_bad_row) = args.on_bad_row {
         model.set_on_bad_row(on_bad_row);
     }
-    let (summary, samples, skipped_rows) = if args.data.is_empty() { own(&mut model)? } else { files(&mut model, &args.data)? };
+    let (summary, skipped_rows) = if args.data.is_empty() { own(&mut model)? } else { files(&mut model, &args.data)? };
     let device = format!("{} ({})", model.device().engine, model.device().name);
-    let report = Report { checkpoint: model.path.clone(), step: model.step, device, samples, skipped_rows, summary };
+    let report = Report { checkpoint: model.path.clone(), step: model.step, device, skipped_rows, summary };
     if args.device.json { print_json(&report) } else { print(&describe(&report)) }
 }
 
 /// The test part of the run's own data.
-fn own(model: &mut Trained) -> Result<(Summary, u64, u64)> {
+fn own(model: &mut Trained) -> Result<(Summary, u64)> {
     let data = model.own_data(&mut |_, _, _| {})?;
     let test = data.parts.test.clone();
     if test.is_empty() {
         return Err(Error::Data("the run has no test part; name labelled files with --data".into()));
     }
-    let samples = test.end - test.start;
-    Ok((model.evaluate(&data, test)?, samples, data.skipped))
+    Ok((model.evaluate(&data, test)?, data.skipped))
 }
 
-fn files(model: &mut Trained, files: &[String]) -> Result<(Summary, u64, u64)> {
+fn files(model: &mut Trained, files: &[String]) -> Result<(Summary, u64)> {
     if model.synthetic {
         note(
             "warning: the model was trained on synthetic clicks, whose ids have no text; those of the files are taken modulo its tables' rows",
@@ -105,7 +103,7 @@ fn files(model: &mut Trained, files: &[String]) -> Result<(Summary, u64, u64)> {
     if scored.samples == 0 {
         return Err(Error::Data(format!("no samples in {}", files.join(", "))));
     }
-    Ok((Summary::from_logits(&logits, &labels), scored.samples, scored.skipped))
+    Ok((Summary::from_logits(&logits, &labels), scored.skipped))
 }
 
 fn describe(r: &Report) -> String {
@@ -116,7 +114,7 @@ fn describe(r: &Report) -> String {
         "checkpoint  {} (step {})\nsamples     {}{skipped}\nAUC         {auc}\nlog loss    {:.4}\naccuracy    {:.4}\n",
         r.checkpoint.display(),
         r.step,
-        grouped(r.samples),
+        grouped(s.samples),
         s.log_loss,
         s.accuracy
     )

@@ -5,6 +5,7 @@ use super::options::DeviceArgs;
 use super::{note, print_json};
 use crate::config::OnBadRow;
 use crate::error::{Error, Result};
+use crate::metrics::sigmoid;
 use crate::train::Trained;
 use clap::Args;
 use serde::Serialize;
@@ -73,7 +74,7 @@ pub(super) fn run(args: &PredictArgs) -> Result<()> {
     let mut out = open(args.out.as_deref())?;
     let mut probabilities = Vec::new();
     let scored = model.score(files, false, &mut |logits, _| {
-        let values = logits.iter().map(|&x| probability(x));
+        let values = logits.iter().map(|&x| sigmoid(f64::from(x)) as f32);
         if collect {
             probabilities.extend(values);
             return Ok(());
@@ -103,14 +104,4 @@ fn open(path: Option<&Path>) -> Result<Box<dyn Write>> {
         Some(path) => Box::new(BufWriter::new(File::create(path).map_err(Error::io("create", path))?)),
         None => Box::new(BufWriter::new(std::io::stdout().lock())),
     })
-}
-
-/// The logistic function, without overflow.
-fn probability(logit: f32) -> f32 {
-    if logit >= 0.0 {
-        1.0 / (1.0 + (-logit).exp())
-    } else {
-        let e = logit.exp();
-        e / (1.0 + e)
-    }
 }
