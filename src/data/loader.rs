@@ -1,1 +1,259 @@
-//! stub
+//! Threads that make batches ahead of time. A batch is a function of (order, step) alone, so
+//! neither the number of threads nor the step one starts at changes anything.
+
+use super::{Batch, Block, Samples};
+use crate::error::{Error, Result};
+use crate::rng::{Permutation, Stream};
+use crate::tables::Tables;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+/// Number of the stream that orders samples.
+const ORDER: u64 = 0x004f_5244_4552;
+/// Batches each thread may be ahead.
+const AHEAD: usize = 2;
+
+/// Which samples are taken, and in which order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// The samples.
+    pub range: Range<u64>,
+    /// A seed shuffles them, another order each epoch; `None` takes them as they stand.
+    pub shuffle: Option<u64>,
+}
+
+impl Order {
+    /// Samples of one epoch.
+    pub fn samples(&self) -> u64 {
+        self.range.end.saturating_sub(self.range.start)
+    }
+
+    /// Steps of one epoch: the last batch may be smaller.
+    pub fn steps_per_epoch(&self, batch: usize) -> u64 {
+        self.samples().div_ceil(batch.max(1) as u64)
+    }
+
+    /// The samples of `step`, counted on through the epochs; none when the order has none.
+    pub fn indices(&self, batch: usize, step: u64) -> Vec<u64> {
+        let (n, batch) = (self.samples(), batch.max(1) as u64);
+        if n == 0 {
+            return Vec::new();
+        }
+        let (epoch, place) = (step / n.div_ceil(batch), step % n.div_ceil(batch));
+        let places = place * batch..((place + 1) * batch).min(n);
+        let permutation = self.shuffle.map(|seed| Permutation::new(n, Stream::new(seed, ORDER).sub(epoch)));
+        places.map(|i| self.range.start + permutation.map_or(i, |p| p.apply(i))).collect()
+    }
+}
+
+/// The batch of `step`.
+///
+/// # Errors
+/// Samples that cannot be read, or that do not fit `tables`.
+pub fn fetch_batch(samples: &dyn Samples, order: &Order, tables: &Tables, batch: usize, step: u64) -> Result<Batch> {
+    let mut block = Block::new();
+    samples.fetch(&order.indices(batch, step), &mut block)?;
+    Batch::prepare(&block, tables)
+}
+
+/// Batches in order, made ahead by threads. Dropping it stops and joins them.
+pub struct Loader {
+    steps: Range<u64>,
+    first: u64,
+    /// Thread i makes the steps `first + i`, `first + i + threads`, ….
+    channels: Vec<Receiver<Result<Batch>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Loader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loader").field("steps", &self.steps).field("threads", &self.threads.len()).finish_non_exhaustive()
+    }
+}
+
+impl Loader {
+    /// Starts `threads` threads on the batches of `steps`, counted on through the epochs
+    /// ([`Order::steps_per_epoch`] each).
+    ///
+    /// # Errors
+    /// An order without samples or beyond them, tables that are not those of the samples, a thread
+    /// that cannot be started.
+    pub fn new(samples: Arc<dyn Samples>, order: Order, tables: Tables, batch: usize, steps: Range<u64>, threads: usize) -> Result<Loader> {
+        if batch == 0 || order.samples() == 0 || order.range.end > samples.len() {
+            let (range, n) = (&order.range, samples.len());
+            return Err(Error::Data(format!("cannot take batches of {batch} from the samples {} to {} of {n}", range.start, range.end)));
+        }
+        if tables.count() != samples.rows().len() {
+            return Err(Error::Data(format!("the model has {} tables, but the samples have {}", tables.count(), samples.rows().len())));
+        }
+        let count = (threads.max(1) as u64).min(steps.end.saturating_sub(steps.start));
+        let mut loader = Loader { first: steps.start, steps: steps.clone(), channels: Vec::new(), threads: Vec::new() };
+        let shared = Arc::new((samples, order, tables));
+        for i in 0..count {
+            let (sender, receiver) = sync_channel(AHEAD);
+            let (shared, mine) = (shared.clone(), (steps.start + i..steps.end).step_by(count as usize));
+            let work = move || {
+                let (samples, order, tables) = &*shared;
+                deliver(&sender, mine, |step| fetch_batch(&**samples, order, tables, batch, step));
+            };
+            let thread = std::thread::Builder::new().name(format!("loader {i}")).spawn(work);
+            loader.threads.push(thread.map_err(|e| Error::Data(format!("cannot start a loader thread: {e}")))?);
+            loader.channels.push(receiver);
+        }
+        Ok(loader)
+    }
+}
+
+/// Sends what `make` makes until the receiver is gone or an error was sent.
+fn deliver(sender: &SyncSender<Result<Batch>>, steps: impl Iterator<Item = u64>, make: impl Fn(u64) -> Result<Batch>) {
+    for step in steps {
+        let batch = make(step);
+        let last = batch.is_err();
+        if sender.send(batch).is_err() || last {
+            return;
+        }
+    }
+}
+
+impl Iterator for Loader {
+    type Item = Result<Batch>;
+
+    /// The next batch; `None` after the last and after an error.
+    fn next(&mut self) -> Option<Result<Batch>> {
+        let step = self.steps.next()?;
+        let channel = &self.channels[((step - self.first) % self.channels.len() as u64) as usize];
+        let batch = channel.recv().unwrap_or_else(|_| Err(Error::Data(format!("the loader thread of step {step} stopped early"))));
+        if batch.is_err() {
+            self.steps = 0..0;
+        }
+        Some(batch)
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.channels.clear();
+        for thread in self.threads.drain(..) {
+            // a panic was already reported by `next`
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// Sample i has the dense value i and the id i % 3; the one numbered `broken` cannot be read.
+    struct Numbers {
+        n: u64,
+        broken: u64,
+        fetched: AtomicU64,
+    }
+
+    impl Samples for Numbers {
+        fn len(&self) -> u64 {
+            self.n
+        }
+        fn dense(&self) -> usize {
+            1
+        }
+        fn rows(&self) -> &[u64] {
+            &[3]
+        }
+        fn max_bag(&self) -> &[usize] {
+            &[1]
+        }
+        fn fetch(&self, indices: &[u64], block: &mut Block) -> Result<()> {
+            self.fetched.fetch_add(1, Ordering::SeqCst);
+            for &i in indices {
+                assert_ne!(i, self.broken + 1, "a panic in a thread");
+                if i == self.broken {
+                    return Err(Error::Data(format!("sample {i} is broken")));
+                }
+                block.dense.push(i as f32);
+                block.ids.push((i % 3) as u32);
+                block.end_bag();
+                block.samples += 1;
+            }
+            Ok(())
+        }
+    }
+
+    fn numbers(n: u64, broken: u64) -> Arc<Numbers> {
+        Arc::new(Numbers { n, broken, fetched: AtomicU64::new(0) })
+    }
+
+    fn loader(samples: Arc<Numbers>, order: Order, steps: Range<u64>, threads: usize) -> Loader {
+        Loader::new(samples, order, Tables::new(&[3], 4, 1 << 20).unwrap(), 4, steps, threads).unwrap()
+    }
+
+    fn batches(order: Order, steps: Range<u64>, threads: usize) -> Vec<Batch> {
+        loader(numbers(40, 1 << 40), order, steps, threads).map(Result::unwrap).collect()
+    }
+
+    const SHUFFLED: Order = Order { range: 7..30, shuffle: Some(3) };
+
+    #[test]
+    fn threads_and_the_first_step_change_nothing() {
+        let one = batches(SHUFFLED, 0..15, 1);
+        assert_eq!(one.len(), 15);
+        assert_eq!(one, batches(SHUFFLED, 0..15, 3));
+        assert_eq!(one, batches(SHUFFLED, 0..15, 40));
+        assert_eq!(one[8..], batches(SHUFFLED, 8..15, 2));
+        assert!(batches(SHUFFLED, 5..5, 2).is_empty());
+    }
+
+    #[test]
+    fn every_sample_comes_once_an_epoch_in_another_order() {
+        let spe = SHUFFLED.steps_per_epoch(4);
+        assert_eq!(spe, 6);
+        let epoch = |e: u64| -> Vec<f32> { batches(SHUFFLED, e * spe..(e + 1) * spe, 2).into_iter().flat_map(|b| b.dense).collect() };
+        let (first, second) = (epoch(0), epoch(1));
+        assert_ne!(first, second);
+        for mut values in [first, second] {
+            values.sort_by(f32::total_cmp);
+            assert_eq!(values, (7..30).map(|i| i as f32).collect::<Vec<_>>());
+        }
+        assert_eq!(batches(SHUFFLED, 5..6, 1)[0].samples, 3, "the last batch is kept");
+        let plain: Vec<f32> = batches(Order { shuffle: None, ..SHUFFLED }, 0..6, 2).into_iter().flat_map(|b| b.dense).collect();
+        assert_eq!(plain, (7..30).map(|i| i as f32).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_error_and_a_panic_arrive_in_their_place() {
+        let order = Order { range: 0..40, shuffle: None };
+        let mut failing = loader(numbers(40, 17), order.clone(), 0..10, 3);
+        assert!((0..4).all(|_| failing.next().unwrap().is_ok()));
+        assert_eq!(failing.next().unwrap().unwrap_err().to_string(), "sample 17 is broken");
+        assert!(failing.next().is_none());
+        let mut panicking = loader(numbers(40, 19), order, 5..10, 2);
+        let error = panicking.next().unwrap().unwrap_err().to_string();
+        assert!(error.contains("step 5 stopped early"), "{error}");
+    }
+
+    #[test]
+    fn few_batches_are_made_ahead_and_dropping_stops() {
+        let samples = numbers(1 << 30, 1 << 40);
+        let order = Order { range: 0..1 << 30, shuffle: Some(1) };
+        let mut loader = loader(samples.clone(), order, 0..1 << 28, 2);
+        assert!((0..10).all(|_| loader.next().unwrap().is_ok()));
+        drop(loader);
+        let fetched = samples.fetched.load(Ordering::SeqCst);
+        assert!(fetched <= 10 + 2 * (AHEAD as u64 + 1), "{fetched} batches for 10");
+        assert_eq!(Arc::strong_count(&samples), 1, "all threads have ended");
+    }
+
+    #[test]
+    fn orders_that_do_not_fit_are_refused() {
+        let tables = Tables::new(&[3], 4, 1 << 20).unwrap();
+        for (range, batch) in [(0..41, 4), (5..5, 4), (0..4, 0)] {
+            assert!(Loader::new(numbers(40, 99), Order { range, shuffle: None }, tables.clone(), batch, 0..1, 1).is_err());
+        }
+        let two = Tables::new(&[3, 3], 4, 1 << 20).unwrap();
+        assert!(Loader::new(numbers(40, 99), SHUFFLED, two, 4, 0..1, 1).unwrap_err().to_string().contains("2 tables"));
+    }
+}

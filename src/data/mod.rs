@@ -9,9 +9,15 @@ use crate::error::{Error, Result};
 use crate::tables::Tables;
 
 #[cfg(feature = "cli")]
+mod columns;
+#[cfg(feature = "cli")]
 pub mod dataset;
 #[cfg(feature = "cli")]
+mod fields;
+#[cfg(feature = "cli")]
 pub mod ids;
+#[cfg(feature = "cli")]
+mod lines;
 #[cfg(feature = "cli")]
 pub mod loader;
 pub mod synthetic;

@@ -1,1 +1,283 @@
-//! stub
+//! Delimited text, plain or gzip, as raw rows: labels, dense features, categories as 64-bit keys.
+//!
+//! * A column's place follows the [`Schema`]; fields are not trimmed and not quoted, lines end
+//!   with `\n` or `\r\n`.
+//! * Every line of a file must have as many columns as the first (Criteo: exactly the layout's).
+//! * Empty fields: dense 0, category 0 (the hash of the empty text for `id_text = "text"`),
+//!   multi-hot no category at all. A category that is empty inside a longer bag is malformed.
+//! * With [`Labels::Optional`], a line with exactly one column fewer has no label, and the columns
+//!   right of the label's stand one further left; a header may also leave the label's name out.
+//!
+//! Memory is bounded by the longest line ([`MAX_LINE`]) and the rows asked for at once.
+
+use super::columns::{self, Columns};
+use super::fields::{self, Reason};
+pub use super::lines::{Input, MAX_LINE};
+use super::lines::{Line, Lines};
+use crate::config::{OnBadRow, Schema};
+use crate::error::{Error, Result};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Malformed lines that are named when they are skipped.
+const MESSAGES: usize = 10;
+
+/// May lines lack the label?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Labels {
+    /// A line without label is malformed.
+    Required,
+    /// A line may have one column fewer: then it has no label.
+    Optional,
+}
+
+/// Rows with their categories as keys.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RawBlock {
+    /// Rows n.
+    pub samples: usize,
+    /// Labels, 0 or 1, where the line has one, `[n]`.
+    pub labels: Vec<Option<f32>>,
+    /// Dense features, transformed, `[n, D]`.
+    pub dense: Vec<f32>,
+    /// Where each bag begins in `keys`, row by row, and the end: `[n * K + 1]`, bag (b, k) at `b * K + k`.
+    pub offsets: Vec<u32>,
+    /// Categories.
+    pub keys: Vec<u64>,
+}
+
+impl Default for RawBlock {
+    fn default() -> Self {
+        RawBlock { samples: 0, labels: Vec::new(), dense: Vec::new(), offsets: vec![0], keys: Vec::new() }
+    }
+}
+
+impl RawBlock {
+    /// A block without rows.
+    pub fn new() -> RawBlock {
+        RawBlock::default()
+    }
+
+    /// Takes all rows out and keeps the memory.
+    pub fn clear(&mut self) {
+        self.truncate(0, 0, 0, 1);
+    }
+
+    fn truncate(&mut self, samples: usize, dense: usize, keys: usize, offsets: usize) {
+        self.samples = samples;
+        self.labels.truncate(samples);
+        self.dense.truncate(dense);
+        self.keys.truncate(keys);
+        self.offsets.truncate(offsets);
+    }
+}
+
+/// What the schema says about every line.
+#[derive(Debug)]
+struct Rules {
+    schema: Schema,
+    separator: u8,
+    bag_separator: u8,
+    labels: Labels,
+}
+
+/// The file being read.
+struct Current {
+    lines: Lines,
+    /// Columns of a line with and without label; `None` before the first line.
+    columns: Option<[Columns; 2]>,
+    rows: bool,
+}
+
+/// Reads the rows of several inputs in order.
+pub struct Reader {
+    rules: Rules,
+    on_bad_row: OnBadRow,
+    inputs: VecDeque<Input>,
+    current: Option<Current>,
+    line: Vec<u8>,
+    bytes: Arc<AtomicU64>,
+    skipped: u64,
+    messages: Vec<String>,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("rules", &self.rules).field("inputs", &self.inputs).finish_non_exhaustive()
+    }
+}
+
+impl Reader {
+    /// A reader of `inputs`; each is opened when its turn comes.
+    ///
+    /// # Errors
+    /// A schema that contradicts itself.
+    pub fn new(inputs: Vec<Input>, schema: &Schema, labels: Labels, on_bad_row: OnBadRow) -> Result<Reader> {
+        columns::check(schema)?;
+        let separator = columns::separator(&schema.separator, "separator")?;
+        let bag_separator = schema.multi_hot_separator.bytes().next().unwrap_or(b',');
+        Ok(Reader {
+            rules: Rules { schema: schema.clone(), separator, bag_separator, labels },
+            on_bad_row,
+            inputs: inputs.into(),
+            current: None,
+            line: Vec::new(),
+            bytes: Arc::default(),
+            skipped: 0,
+            messages: Vec::new(),
+        })
+    }
+
+    /// Malformed lines left out so far.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// The first few malformed lines left out, one sentence each.
+    pub fn messages(&self) -> &[String] {
+        &self.messages
+    }
+
+    /// Bytes read so far, as they stand in the files (compressed ones compressed).
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Appends up to `limit` rows to `block` and gives their number; 0 means that no row is left
+    /// (when `limit` is not 0).
+    ///
+    /// # Errors
+    /// A file that cannot be read or is empty, damaged gzip, and malformed lines unless they are
+    /// skipped.
+    pub fn read(&mut self, block: &mut RawBlock, limit: usize) -> Result<usize> {
+        let mut found = 0;
+        while found < limit {
+            if self.current.is_none() {
+                let Some(input) = self.inputs.pop_front() else { break };
+                self.current = Some(Current { lines: Lines::open(input, self.bytes.clone())?, columns: None, rows: false });
+            }
+            let Some(current) = &mut self.current else { break };
+            let line = current.lines.next(&mut self.line)?;
+            if line == Line::End {
+                current.finish(self.rules.schema.header)?;
+                self.current = None;
+                continue;
+            }
+            let result = if line == Line::TooLong {
+                Err((0, format!("the line is longer than {MAX_LINE} bytes")))
+            } else {
+                current.line(&self.rules, &self.line, block)
+            };
+            match result {
+                Ok(row) => found += usize::from(row),
+                Err((column, reason)) => self.malformed(column, reason)?,
+            }
+        }
+        Ok(found)
+    }
+
+    fn malformed(&mut self, column: usize, reason: Reason) -> Result<()> {
+        let Some(Current { lines, columns, rows }) = &mut self.current else { return Ok(()) };
+        let error = Error::Row { file: lines.name.clone(), line: lines.number, column, reason };
+        let header = self.rules.schema.header && columns.is_none();
+        if self.on_bad_row == OnBadRow::Error || header {
+            return Err(error);
+        }
+        *rows = true;
+        self.skipped += 1;
+        if self.messages.len() < MESSAGES {
+            self.messages.push(error.to_string());
+        }
+        Ok(())
+    }
+}
+
+impl Current {
+    fn finish(&self, header: bool) -> Result<()> {
+        let reason = match (self.lines.number, self.rows) {
+            (0, _) => "the file is empty",
+            (_, false) if header => "the file ends after its header; there is no row",
+            _ => return Ok(()),
+        };
+        Err(Error::Row { file: self.lines.name.clone(), line: self.lines.number + 1, column: 0, reason: reason.into() })
+    }
+
+    /// Takes one line; true when it gave a row, false for a header.
+    fn line(&mut self, rules: &Rules, line: &[u8], block: &mut RawBlock) -> Result<bool, (usize, Reason)> {
+        let line = if self.lines.number == 1 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) } else { line };
+        let fields: Vec<&[u8]> = line.split(|&c| c == rules.separator).collect();
+        let [with, without] = match &self.columns {
+            Some(columns) => columns,
+            None => {
+                let with = Columns::new(&rules.schema, &fields, rules.labels == Labels::Optional)?;
+                let without = with.without_label();
+                let columns = self.columns.insert([with, without]);
+                if rules.schema.header {
+                    return Ok(false);
+                }
+                columns
+            }
+        };
+        let optional = rules.labels == Labels::Optional;
+        let columns = match fields.len() {
+            n if n == with.width => with,
+            n if n == without.width && optional => without,
+            n => {
+                let expected =
+                    if optional && with != without { format!("{} (or {})", with.width, without.width) } else { with.width.to_string() };
+                return Err((0, format!("{n} columns, but {expected} are expected")));
+            }
+        };
+        let (samples, dense, keys, offsets) = (block.samples, block.dense.len(), block.keys.len(), block.offsets.len());
+        match row(rules, columns, &fields, block) {
+            Ok(()) => {
+                block.samples += 1;
+                self.rows = true;
+                Ok(true)
+            }
+            Err(error) => {
+                block.truncate(samples, dense, keys, offsets);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Appends the fields of one row.
+fn row(rules: &Rules, columns: &Columns, fields: &[&[u8]], block: &mut RawBlock) -> Result<(), (usize, Reason)> {
+    let schema = &rules.schema;
+    for &c in &columns.dense {
+        block.dense.push(fields::dense(fields[c], schema.dense_log).map_err(|e| (c + 1, e))?);
+    }
+    for &c in &columns.categorical {
+        block.keys.push(fields::key(fields[c], schema.id_text).map_err(|e| (c + 1, e))?);
+        block.offsets.push(block.keys.len() as u32);
+    }
+    for &c in &columns.multi_hot {
+        if !fields[c].is_empty() {
+            bag(rules, fields[c], block).map_err(|e| (c + 1, e))?;
+        }
+        block.offsets.push(block.keys.len() as u32);
+    }
+    let label = columns.label.map(|c| fields::label(fields[c], schema.label_threshold).map_err(|e| (c + 1, e))).transpose()?;
+    block.labels.push(label);
+    Ok(())
+}
+
+fn bag(rules: &Rules, field: &[u8], block: &mut RawBlock) -> Result<(), Reason> {
+    let most = rules.schema.multi_hot_max;
+    for (i, item) in field.split(|&c| c == rules.bag_separator).enumerate() {
+        if i >= most {
+            return Err(format!("{} has more than {most} categories (data.schema.multi_hot_max)", fields::shown(field)));
+        }
+        if item.is_empty() {
+            return Err(format!("{} has an empty category", fields::shown(field)));
+        }
+        block.keys.push(fields::key(item, rules.schema.id_text)?);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
