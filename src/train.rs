@@ -178,6 +178,9 @@ pub fn run(config: &Config, options: &Options<'_>, observe: &mut dyn FnMut(&Even
         folder::check_fresh(&options.dir)?;
     }
     let data = assemble(&config, &mut |what, done, total| observe(&Event::Preparing { what, done, total }))?;
+    for message in &data.messages {
+        observe(&Event::Warning(&format!("left out: {message}")));
+    }
     let mut session = pollster::block_on(Session::load(&data.shape, &config, data.samples.max_bag()))?;
     let mut saved = None;
     match &options.start {

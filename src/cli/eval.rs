@@ -6,7 +6,7 @@ use super::{note, print, print_json};
 use crate::config::OnBadRow;
 use crate::error::{Error, Result};
 use crate::metrics::Summary;
-use crate::train::{Trained, Which};
+use crate::train::{Scored, Trained, Which};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -100,10 +100,21 @@ fn files(model: &mut Trained, files: &[String]) -> Result<(Summary, u64)> {
         labels.extend_from_slice(y);
         Ok(())
     })?;
+    left_out(&scored);
     if scored.samples == 0 {
         return Err(Error::Data(format!("no samples in {}", files.join(", "))));
     }
     Ok((Summary::from_logits(&logits, &labels), scored.skipped))
+}
+
+/// Says which lines were left out.
+pub(super) fn left_out(scored: &Scored) {
+    for message in &scored.messages {
+        note(&format!("warning: left out: {message}"));
+    }
+    if scored.skipped > scored.messages.len() as u64 {
+        note(&format!("warning: {} malformed lines were left out in all", grouped(scored.skipped)));
+    }
 }
 
 fn describe(r: &Report) -> String {

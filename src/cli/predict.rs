@@ -1,6 +1,6 @@
 //! `dqrm predict`.
 
-use super::eval::CheckpointArgs;
+use super::eval::{CheckpointArgs, left_out};
 use super::options::DeviceArgs;
 use super::{note, print_json};
 use crate::config::OnBadRow;
@@ -83,9 +83,7 @@ pub(super) fn run(args: &PredictArgs) -> Result<()> {
     })?;
     out.flush().map_err(Error::io("write", &name))?;
     drop(out);
-    if scored.skipped > 0 {
-        note(&format!("warning: {} malformed lines were left out", scored.skipped));
-    }
+    left_out(&scored);
     if !args.device.json {
         return Ok(());
     }

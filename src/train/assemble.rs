@@ -26,6 +26,8 @@ pub struct Assembled {
     pub ids: Option<Vec<u8>>,
     /// Malformed lines left out.
     pub skipped: u64,
+    /// The first few of them, one sentence each.
+    pub messages: Vec<String>,
 }
 
 impl std::fmt::Debug for Assembled {
@@ -110,7 +112,7 @@ fn synthetic(config: &Config) -> Result<Assembled> {
     let clicks = Arc::new(Clicks::new(&config.data.synthetic, config.seed, shape.dense, shape.rows.clone()));
     let parts = Parts::new(clicks.len(), config.data.split);
     check_parts(config, &parts, clicks.len())?;
-    Ok(Assembled { shape, samples: clicks.clone(), parts, clicks: Some(clicks), ids: None, skipped: 0 })
+    Ok(Assembled { shape, samples: clicks.clone(), parts, clicks: Some(clicks), ids: None, skipped: 0, messages: Vec::new() })
 }
 
 fn text(config: &Config, preparing: &mut Preparing<'_>) -> Result<Assembled> {
@@ -131,13 +133,14 @@ fn text(config: &Config, preparing: &mut Preparing<'_>) -> Result<Assembled> {
             ));
         }
     };
-    let mut progress = |done: u64, total: u64| preparing("data", done, total);
+    let mut progress = |done: u64, total: u64, _rows: u64| preparing("data", done, total);
     let prepared = dataset::open(&config.data, &schema, modulo.as_deref(), config.model.max_rows, &mut progress)?;
     let shape =
         crate::config::Model { rows: None, ..config.model.clone() }.shape(Some(prepared.dense()), Some(prepared.rows().to_vec()))?;
-    let (parts, skipped, ids) = (prepared.parts(), prepared.skipped(), prepared.mapper().to_bytes());
+    let (parts, skipped, messages) = (prepared.parts(), prepared.skipped(), prepared.messages().to_vec());
+    let ids = Some(prepared.mapper().to_bytes());
     check_parts(config, &parts, prepared.len())?;
-    Ok(Assembled { shape, samples: Arc::new(prepared), parts, clicks: None, ids: Some(ids), skipped })
+    Ok(Assembled { shape, samples: Arc::new(prepared), parts, clicks: None, ids, skipped, messages })
 }
 
 /// There is something to train on.

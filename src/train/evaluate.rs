@@ -39,12 +39,14 @@ pub struct Trained {
 pub type Each<'a> = dyn FnMut(&[f32], &[f32]) -> Result<()> + 'a;
 
 /// What reading data brought.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scored {
     /// Samples.
     pub samples: u64,
     /// Malformed lines left out.
     pub skipped: u64,
+    /// The first few of them, one sentence each.
+    pub messages: Vec<String>,
 }
 
 impl Trained {
@@ -142,6 +144,7 @@ impl Trained {
             each(&logits, &block.labels)?;
         }
         scored.skipped = reader.skipped();
+        scored.messages = reader.messages().to_vec();
         Ok(scored)
     }
 
@@ -154,9 +157,9 @@ impl Trained {
         let steps = 0..(range.end - range.start).div_ceil(batch as u64);
         let order = Order { range, shuffle: None };
         let threads = self.config.train.loader_threads;
-        let mut batches = Loader::new(data.samples.clone(), order, self.session.tables().clone(), batch, steps, threads)?;
+        let batches = Loader::new(data.samples.clone(), order, self.session.tables().clone(), batch, steps, threads)?;
         let (mut logits, mut labels) = (Vec::new(), Vec::new());
-        while let Some(batch) = batches.next() {
+        for batch in batches {
             let batch = batch?;
             logits.extend(pollster::block_on(self.session.logits(&batch))?);
             labels.extend(&batch.labels);

@@ -36,4 +36,9 @@ impl Rows {
     pub(super) fn skipped(&self) -> u64 {
         self.reader.skipped()
     }
+
+    /// The first few of them, one sentence each.
+    pub(super) fn messages(&self) -> &[String] {
+        self.reader.messages()
+    }
 }

@@ -224,10 +224,10 @@ impl<'a> Trainer<'a> {
             return Ok(None);
         }
         let batch = self.config.train.eval_batch as u64;
-        let mut batches = self.loader(range.clone(), false, batch as usize, 0..(range.end - range.start).div_ceil(batch))?;
+        let batches = self.loader(range.clone(), false, batch as usize, 0..(range.end - range.start).div_ceil(batch))?;
         self.session.begin_evaluation()?;
         let (mut logits, mut labels) = (Vec::new(), Vec::new());
-        while let Some(batch) = batches.next() {
+        for batch in batches {
             let batch = batch?;
             logits.extend(pollster::block_on(self.session.logits(&batch))?);
             labels.extend(&batch.labels);
