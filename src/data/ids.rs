@@ -101,6 +101,11 @@ impl Mapper {
         Mapper { kind: Kind::Dictionary { tables: vec![Dictionary::default(); tables], max_rows }, rows: vec![1; tables] }
     }
 
+    /// True when keys have rows in first-seen order, false for modulo.
+    pub fn is_dictionary(&self) -> bool {
+        matches!(self.kind, Kind::Dictionary { .. })
+    }
+
     /// Tables K.
     pub fn tables(&self) -> usize {
         self.rows.len()

@@ -20,6 +20,8 @@ pub mod ids;
 mod lines;
 #[cfg(feature = "cli")]
 pub mod loader;
+#[cfg(feature = "cli")]
+mod prepare;
 pub mod synthetic;
 mod teacher;
 #[cfg(feature = "cli")]
