@@ -53,6 +53,8 @@ pub struct State {
     pub lines: u64,
     /// AUC on the validation part, where it was measured.
     pub validation_auc: Option<f64>,
+    /// Measured where a run was cut short, not where its settings ask for an evaluation.
+    pub provisional: bool,
     /// The model's shape.
     pub shape: Shape,
     /// Tensors of the training loop (`dqrm.window.*`), `[n]`.
@@ -223,7 +225,8 @@ impl Checkpoint {
         }
         let h = &self.header;
         let shape = h.shape.clone().ok_or_else(|| self.fail("has no `dqrm.shape`".into()))?;
-        Ok(State { step: h.step, epoch: h.epoch, lines: h.lines, validation_auc: h.validation_auc, shape, extra })
+        let (step, epoch, lines, validation_auc, provisional) = (h.step, h.epoch, h.lines, h.validation_auc, h.provisional);
+        Ok(State { step, epoch, lines, validation_auc, provisional, shape, extra })
     }
 
     /// Loads the weights alone (no optimizer state, no scales) from a state dict of any origin.

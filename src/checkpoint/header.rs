@@ -38,6 +38,8 @@ pub struct Header {
     pub lines: u64,
     /// AUC on the validation part, where it was measured.
     pub validation_auc: Option<f64>,
+    /// Measured where a run was cut short, not where its settings ask for an evaluation.
+    pub provisional: bool,
     /// The model's shape.
     pub shape: Option<Shape>,
     /// XXH3 of the file with these digits as zeros.
@@ -90,6 +92,9 @@ pub fn encode(state: &State, tensors: &[Tensor]) -> Result<Vec<u8>> {
     ]);
     if let Some(auc) = state.validation_auc {
         metadata.insert("dqrm.validation_auc", auc.to_string());
+    }
+    if state.provisional {
+        metadata.insert("dqrm.provisional", "true".to_owned());
     }
     let mut start = 0usize;
     let mut listed = Vec::with_capacity(tensors.len());
@@ -180,7 +185,8 @@ pub fn decode(prefix: &[u8], size: u64) -> Result<Header, String> {
     let tensors = entries(&meta);
     let index = tensors.iter().enumerate().map(|(k, t)| (t.name.clone(), k)).collect();
     let (step, epoch, lines) = (number("dqrm.step")?, number("dqrm.epoch")?, number("dqrm.lines")?);
-    Ok(Header { step, epoch, lines, validation_auc, shape, checksum, tensors, index })
+    let provisional = notes.contains_key("dqrm.provisional");
+    Ok(Header { step, epoch, lines, validation_auc, provisional, shape, checksum, tensors, index })
 }
 
 /// The tensors in the order of the file.

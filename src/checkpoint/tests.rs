@@ -39,7 +39,15 @@ const LIST: [(&str, &[u64]); 3] = [("emb_l.0.weight", &[70_000, 4]), ("bot_l.0.b
 
 fn state() -> State {
     let shape = Model::default().shape(None, None).unwrap();
-    State { step: 42, epoch: 1, lines: 9, validation_auc: Some(0.75), shape, extra: vec![("dqrm.window.losses".into(), vec![0.5, 0.25])] }
+    State {
+        step: 42,
+        epoch: 1,
+        lines: 9,
+        validation_auc: Some(0.75),
+        provisional: true,
+        shape,
+        extra: vec![("dqrm.window.losses".into(), vec![0.5, 0.25])],
+    }
 }
 
 fn saved(folder: &Path) -> (PathBuf, Memory) {

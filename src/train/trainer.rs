@@ -117,7 +117,7 @@ impl<'a> Trainer<'a> {
                 self.save(observe)?;
             }
             if evaluate || (last && self.step > 0) {
-                validation = self.validate(observe)?.or(validation);
+                validation = self.validate(!evaluate, observe)?.or(validation);
             }
             if last {
                 break;
@@ -241,15 +241,19 @@ impl<'a> Trainer<'a> {
         Ok(Some(Evaluation::new(name, self.step, self.epoch_steps, Summary::from_logits(&logits, &labels))))
     }
 
-    /// Evaluates the validation part and keeps the weights when they are the best so far.
-    fn validate(&mut self, observe: Observe<'_>) -> Result<Option<Evaluation>> {
+    /// Evaluates the validation part and keeps the weights when they are the best so far. The best
+    /// is chosen among the evaluations that the settings ask for; one where the run is cut short
+    /// (`provisional`) counts only while there is no other, so that a run made longer later gives
+    /// what it would have given in one piece.
+    fn validate(&mut self, provisional: bool, observe: Observe<'_>) -> Result<Option<Evaluation>> {
         let result = self.part("validation", self.data.parts.validation.clone())?;
         if self.stopped() {
             return Err(self.interrupted(observe));
         }
         let Some(evaluation) = result else { return Ok(None) };
-        if let Some(auc) = evaluation.summary.auc.filter(|&auc| self.best.is_none_or(|(best, _)| auc > best)) {
-            self.write(folder::BEST, Some(auc), observe)?;
+        let better = |auc: f64| self.best.is_none_or(|(best, _)| auc > best && !provisional);
+        if let Some(auc) = evaluation.summary.auc.filter(|&auc| better(auc)) {
+            self.write(folder::BEST, Some((auc, provisional)), observe)?;
             self.best = Some((auc, self.step));
         }
         self.journal.evaluation(&evaluation)?;
@@ -264,15 +268,16 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    fn write(&mut self, name: &str, validation_auc: Option<f64>, observe: Observe<'_>) -> Result<()> {
+    fn write(&mut self, name: &str, measured: Option<(f64, bool)>, observe: Observe<'_>) -> Result<()> {
         let path = self.options.dir.join(name);
         let state = State {
             step: self.step,
             epoch: self.step / self.epoch_steps,
             lines: self.journal.lines,
-            validation_auc,
+            validation_auc: measured.map(|(auc, _)| auc),
+            provisional: measured.is_some_and(|(_, provisional)| provisional),
             shape: self.data.shape.clone(),
-            extra: if validation_auc.is_none() { self.window.tensors() } else { Vec::new() },
+            extra: if measured.is_none() { self.window.tensors() } else { Vec::new() },
         };
         if let Err(bad) = checkpoint::write(&path, &mut self.session, &state)? {
             let place = format!("`{}` (value {} is {})", bad.tensor, bad.index, bad.value);
@@ -357,12 +362,12 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// What `best.safetensors` says of itself.
+/// What `best.safetensors` says of itself, unless it was only provisional.
 fn best_so_far(dir: &Path) -> Result<Option<(f64, u64)>> {
     let path = dir.join(folder::BEST);
     if !path.exists() {
         return Ok(None);
     }
     let header = Checkpoint::open(&path)?.header;
-    Ok(header.validation_auc.map(|auc| (auc, header.step)))
+    Ok(header.validation_auc.filter(|_| !header.provisional).map(|auc| (auc, header.step)))
 }
