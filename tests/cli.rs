@@ -107,7 +107,7 @@ fn help_is_grouped_and_has_examples() {
 fn settings_that_cannot_be_used_are_explained() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
-    let mut with = |text: &str, words: &[&str]| {
+    let with = |text: &str, words: &[&str]| {
         std::fs::write(dir.join("c.toml"), text).unwrap();
         fail(dir, &["train", "c.toml", "--device", "cpu"], words);
     };
