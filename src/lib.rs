@@ -7,6 +7,8 @@ pub mod checkpoint;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
+#[cfg(feature = "cli")]
+pub mod config_file;
 pub mod data;
 pub mod engine;
 pub mod error;

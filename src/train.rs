@@ -1,1 +1,217 @@
-//! stub
+//! The loop: next batch, step, report, evaluate, save. Prints nothing; what happens is told to an
+//! observer as [`Event`]s and stands in `metrics.jsonl`.
+//!
+//! A run's folder holds `config.toml` (resolved settings), `ids.bin` (the id dictionary, for text
+//! data), `metrics.jsonl`, `last.safetensors` and `best.safetensors`. `last.safetensors` is a
+//! function of the settings and the step alone, so a run that was stopped and resumed writes the
+//! same bytes as one that never stopped.
+
+use crate::config::{Config, Shape};
+use crate::error::{Error, Result};
+use crate::metrics::Summary;
+use crate::session::{DeviceInfo, Session};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+mod assemble;
+mod evaluate;
+mod folder;
+mod journal;
+mod stream;
+mod trainer;
+mod window;
+
+pub use assemble::{Assembled, Preparing, assemble, resolve, schema};
+pub use evaluate::{Each, Scored, Trained, Which};
+pub use folder::{BEST, CONFIG, IDS, LAST, METRICS, free_name};
+
+/// What happens in a run.
+#[derive(Debug, Clone)]
+pub enum Event<'a> {
+    /// Something that takes a while before the first step.
+    Preparing {
+        /// What is being done.
+        what: &'a str,
+        /// Units done.
+        done: u64,
+        /// Units in all; 0 when not known.
+        total: u64,
+    },
+    /// Data and model are ready.
+    Ready(&'a Facts),
+    /// Some steps further.
+    Progress(&'a Progress),
+    /// A part of the data was evaluated.
+    Evaluated(&'a Evaluation),
+    /// A checkpoint was written.
+    Saved {
+        /// The file.
+        path: &'a Path,
+        /// Steps done.
+        step: u64,
+    },
+    /// Something the user should know; the run goes on.
+    Warning(&'a str),
+}
+
+/// What a run works with.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The run's folder.
+    pub dir: PathBuf,
+    /// The device in use.
+    pub device: DeviceInfo,
+    /// The model.
+    pub shape: Shape,
+    /// Samples to train on.
+    pub train: u64,
+    /// Samples to validate on.
+    pub validation: u64,
+    /// Samples to test on.
+    pub test: u64,
+    /// Malformed lines left out.
+    pub skipped: u64,
+    /// The step the run begins at; above 0 when resumed.
+    pub first_step: u64,
+    /// Steps in all.
+    pub steps: u64,
+    /// Steps in one epoch.
+    pub epoch_steps: u64,
+}
+
+/// How far a run is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// Steps done.
+    pub step: u64,
+    /// Steps in all.
+    pub steps: u64,
+    /// The running epoch, the first is 0.
+    pub epoch: u64,
+    /// Mean loss since the last report.
+    pub loss: f64,
+    /// AUC of recent samples, each predicted before it was learned from.
+    pub auc: Option<f64>,
+    /// Samples learned from per second, evaluations and checkpoints apart.
+    pub samples_per_second: f64,
+    /// Time left, in seconds.
+    pub seconds_left: f64,
+}
+
+/// The result on one part of the data.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Evaluation {
+    /// `validation`, `test` (with the weights at the end) or `test at best validation`.
+    pub part: String,
+    /// Steps done.
+    pub step: u64,
+    /// Epochs done, with the fraction of a running one.
+    pub epoch: f64,
+    /// AUC, log loss and the rest.
+    #[serde(flatten)]
+    pub summary: Summary,
+}
+
+/// Where the first weights come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// The published initialisation, from the seed.
+    Fresh,
+    /// The weights of a PyTorch-named state dict.
+    Init(PathBuf),
+    /// The folder's last checkpoint.
+    Resume,
+}
+
+/// How to run.
+#[derive(Debug)]
+pub struct Options<'a> {
+    /// The run's folder; it must not hold anything unless `start` is [`Start::Resume`].
+    pub dir: PathBuf,
+    /// Where the weights come from.
+    pub start: Start,
+    /// Becomes true when the run shall stop after the current step.
+    pub stop: &'a AtomicBool,
+}
+
+/// What a finished run leaves behind.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Outcome {
+    /// The run's folder.
+    pub dir: PathBuf,
+    /// `cpu` or `gpu`, and the name.
+    pub device: String,
+    /// Steps done.
+    pub steps: u64,
+    /// The test part with the weights at the end of the run.
+    pub end: Option<Evaluation>,
+    /// The test part with the weights of the best validation AUC.
+    pub best: Option<Evaluation>,
+    /// The last evaluation of the validation part.
+    pub validation: Option<Evaluation>,
+    /// The best AUC on the validation part.
+    pub best_validation_auc: Option<f64>,
+    /// The AUC of the probabilities that the synthetic labels of the test part were drawn with.
+    pub teacher_auc: Option<f64>,
+    /// Bytes of the model in FP32.
+    pub fp32_bytes: u64,
+    /// Bytes of the model when packed with the run's bit widths.
+    pub packed_bytes: u64,
+    /// Samples learned from per second, evaluations and checkpoints apart; 0 when there was no step.
+    pub samples_per_second: f64,
+    /// Malformed lines left out.
+    pub skipped_rows: u64,
+}
+
+/// Trains a model as `config` says, in `options.dir`.
+///
+/// # Errors
+/// Settings or data that cannot be used, a folder in use, a full disk, a loss that is not a
+/// number, and [`Error::Interrupted`] when `options.stop` became true.
+pub fn run(config: &Config, options: &Options<'_>, observe: &mut dyn FnMut(&Event<'_>)) -> Result<Outcome> {
+    let config = resolve(config)?;
+    config.validate()?;
+    let resume = options.start == Start::Resume;
+    if resume {
+        folder::check_resume(&options.dir, &config)?;
+    } else {
+        folder::check_fresh(&options.dir)?;
+    }
+    let data = assemble(&config, &mut |what, done, total| observe(&Event::Preparing { what, done, total }))?;
+    for message in &data.messages {
+        observe(&Event::Warning(&format!("left out: {message}")));
+    }
+    let mut session = pollster::block_on(Session::load(&data.shape, &config, data.samples.max_bag()))?;
+    let mut saved = None;
+    match &options.start {
+        Start::Fresh => session.initialise(config.seed, &mut |done, total| observe(&Event::Preparing { what: "weights", done, total }))?,
+        Start::Init(path) => {
+            let unused = crate::checkpoint::Checkpoint::open(path)?.load_weights(&mut session)?;
+            if !unused.is_empty() {
+                observe(&Event::Warning(&format!("`{}`: {} tensors were not used: {}", path.display(), unused.len(), unused.join(", "))));
+            }
+        }
+        Start::Resume => saved = Some(folder::load_last(&options.dir, &data, &mut session)?),
+    }
+    if !resume {
+        folder::create(&options.dir, &config, &data)?;
+    }
+    trainer::Trainer::new(&config, options, data, session, saved)?.run(observe)
+}
+
+/// "cpu (2 threads)".
+fn device_text(device: &DeviceInfo) -> String {
+    format!("{} ({})", device.engine, device.name)
+}
+
+impl Evaluation {
+    /// A part's result after `step` steps.
+    fn new(part: &str, step: u64, epoch_steps: u64, summary: Summary) -> Evaluation {
+        Evaluation { part: part.into(), step, epoch: step as f64 / epoch_steps.max(1) as f64, summary }
+    }
+}
+
+/// A checkpoint's error with the file's name in front.
+fn broken(path: &Path, reason: impl Into<String>) -> Error {
+    Error::Checkpoint { path: path.into(), reason: reason.into() }
+}

@@ -1,1 +1,93 @@
-//! stub
+//! The commands. The only part of the library that prints.
+
+use crate::error::{Error, Result};
+use clap::{Parser, Subcommand};
+use std::io::{ErrorKind, Write};
+
+mod devices;
+mod eval;
+mod live;
+mod options;
+mod predict;
+mod stop;
+mod summary;
+mod train;
+
+pub use options::{DeviceArgs, TrainArgs};
+
+/// Trains quantized recommendation models, on any GPU or on the CPU.
+#[derive(Debug, Parser)]
+#[command(name = "dqrm", version, about, long_about = None, max_term_width = 110, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  dqrm train                                       a minute on synthetic clicks
+  dqrm train --data day_0.gz day_1.gz --preset kaggle
+  dqrm eval runs/kaggle-int4-seed0 --data day_2.gz
+  dqrm predict runs/kaggle-int4-seed0 --data new.tsv --out p.csv
+  dqrm devices
+
+`dqrm COMMAND --help` explains every setting.";
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a model (on synthetic clicks when no data is given)
+    Train(Box<TrainArgs>),
+    /// Measure a trained model on labelled data
+    Eval(eval::EvalArgs),
+    /// Write one click probability a line
+    Predict(predict::PredictArgs),
+    /// List the adapters and which presets fit them
+    Devices(devices::DevicesArgs),
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// Whatever the command says.
+pub fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Train(args) => train::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Predict(args) => predict::run(&args),
+        Command::Devices(args) => devices::run(&args),
+    }
+}
+
+/// Says on standard error what went wrong; gives the exit code.
+pub fn report(error: &Error) -> u8 {
+    // Whoever reads standard output has had enough: not worth a word.
+    if is_broken_pipe(error) {
+        return 0;
+    }
+    let prefix = if matches!(error, Error::Interrupted(_)) { "" } else { "error: " };
+    note(&format!("{prefix}{error}"));
+    if matches!(error, Error::Interrupted(_)) { stop::INTERRUPTED } else { 1 }
+}
+
+fn is_broken_pipe(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::BrokenPipe)
+}
+
+/// A line on standard error. That it cannot be written is no reason to stop.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Text on standard output.
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::io("write", "standard output"))
+}
+
+/// A value as indented JSON on standard output.
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Error::Data(format!("the result cannot be written as JSON: {e}")))?;
+    print(&(text + "\n"))
+}

@@ -1,0 +1,69 @@
+//! The table at the end of a run.
+
+use super::live::grouped;
+use crate::config::Config;
+use crate::metrics::Summary;
+use crate::train::Outcome;
+use std::fmt::Write;
+
+/// The result of a run, for people.
+pub(super) fn table(config: &Config, o: &Outcome) -> String {
+    let mut text = String::new();
+    if o.end.is_some() {
+        text += "                          AUC   log loss   accuracy\n";
+        for (name, evaluation) in [("test, end of run", &o.end), ("test, best validation", &o.best)] {
+            if let Some(e) = evaluation {
+                text += &row(name, &e.summary);
+            }
+        }
+        if let Some(auc) = o.teacher_auc {
+            let _ = writeln!(text, "{:<22} {auc:>6.4}   (the best that can be reached on these clicks)", "teacher");
+        }
+        text.push('\n');
+    }
+    let (full, packed) = (grouped(o.fp32_bytes), grouped(o.packed_bytes));
+    let bits = config.quant.embedding_bits;
+    let _ = match o.packed_bytes < o.fp32_bytes {
+        true => writeln!(
+            text,
+            "model      {full} bytes in FP32, {packed} in {bits} ({:.2} times smaller)",
+            o.fp32_bytes as f64 / o.packed_bytes as f64
+        ),
+        false => writeln!(text, "model      {full} bytes in FP32"),
+    };
+    if o.samples_per_second > 0.0 {
+        let _ = writeln!(text, "speed      {} samples/s on {}", grouped(o.samples_per_second as u64), o.device);
+    }
+    if o.skipped_rows > 0 {
+        let _ = writeln!(text, "skipped    {} malformed lines", grouped(o.skipped_rows));
+    }
+    let dir = o.dir.display();
+    let _ = writeln!(text, "run        {dir}");
+    text + "\n" + &next(config, &dir.to_string())
+}
+
+fn row(name: &str, s: &Summary) -> String {
+    let auc = s.auc.map_or("-".into(), |auc| format!("{auc:.4}"));
+    format!("{name:<22} {auc:>6}   {:>8.4}   {:>8.4}\n", s.log_loss, s.accuracy)
+}
+
+/// What to try next.
+fn next(config: &Config, dir: &str) -> String {
+    let mut text = String::from("Next:\n");
+    let mut line = |command: &str, why: &str| {
+        let _ = writeln!(text, "  {command:<52} {why}");
+    };
+    if config.quant.embedding_bits.quantized() {
+        line("dqrm train --bits none", "the same in FP32, to compare");
+    } else {
+        line("dqrm train --bits 4", "the same in INT4, to compare");
+    }
+    if config.data.files.is_empty() {
+        line("dqrm train --data train.tsv.gz --preset kaggle", "your own clicks (Criteo's layout)");
+    } else {
+        line(&format!("dqrm predict {dir} --data new.tsv"), "one probability a line");
+    }
+    line(&format!("dqrm train --resume {dir} --epochs {}", config.train.epochs + 1), "go on for another epoch");
+    line("dqrm devices", "what could make it faster");
+    text
+}

@@ -1,0 +1,188 @@
+//! A trained model, loaded to predict.
+
+use super::{Assembled, Preparing, assemble, broken, folder, resolve, schema, stream};
+use crate::checkpoint::Checkpoint;
+use crate::config::{Config, Device, Format, OnBadRow, Optim, Schema, Shape};
+use crate::data::ids::Mapper;
+use crate::data::loader::{Loader, Order};
+use crate::data::{Batch, Block};
+use crate::error::{Error, Result};
+use crate::metrics::Summary;
+use crate::session::{DeviceInfo, Session};
+use std::path::{Path, PathBuf};
+
+/// Which checkpoint of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// The one with the best AUC on the validation part.
+    Best,
+    /// The newest.
+    Last,
+}
+
+/// A run's model on a device, without optimizer state.
+#[derive(Debug)]
+pub struct Trained {
+    config: Config,
+    schema: Schema,
+    mapper: Mapper,
+    session: Session,
+    /// The checkpoint in use.
+    pub path: PathBuf,
+    /// Steps it was trained for.
+    pub step: u64,
+    /// True when the run's own ids mean nothing outside of it (synthetic clicks).
+    pub synthetic: bool,
+}
+
+/// Gets (logits, labels) of some samples.
+pub type Each<'a> = dyn FnMut(&[f32], &[f32]) -> Result<()> + 'a;
+
+/// What reading data brought.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scored {
+    /// Samples.
+    pub samples: u64,
+    /// Malformed lines left out.
+    pub skipped: u64,
+    /// The first few of them, one sentence each.
+    pub messages: Vec<String>,
+}
+
+impl Trained {
+    /// Loads the model of the run in `dir`: `which` checkpoint, or the best if there is one.
+    ///
+    /// # Errors
+    /// A folder without a run, a checkpoint that is damaged, a device that does not exist.
+    pub fn open(dir: &Path, which: Option<Which>, device: Option<Device>) -> Result<Trained> {
+        if !dir.join(folder::CONFIG).exists() {
+            return Err(Error::Config(format!("`{}` is not a run's folder: it has no {}", dir.display(), folder::CONFIG)));
+        }
+        let mut config = resolve(&crate::config_file::read(&dir.join(folder::CONFIG))?)?;
+        let best = dir.join(folder::BEST);
+        let path = match which {
+            Some(Which::Last) => dir.join(folder::LAST),
+            None if !best.exists() => dir.join(folder::LAST),
+            _ => best,
+        };
+        if !path.exists() {
+            return Err(Error::Config(format!("`{}` does not exist: the run has not written that checkpoint", path.display())));
+        }
+        config.device = device.unwrap_or(config.device);
+        config.train.batch = 1;
+        config.optim = Optim::default();
+        let mut checkpoint = Checkpoint::open(&path)?;
+        checkpoint.verify()?;
+        let shape = checkpoint.header.shape.clone().ok_or_else(|| broken(&path, "has no `dqrm.shape`"))?;
+        let schema = schema(&config)?;
+        let mapper = mapper(&config, &shape, dir)?;
+        if mapper.rows() != shape.rows {
+            return Err(broken(&path, format!("its tables have {:?} rows, but {} gives {:?}", shape.rows, folder::IDS, mapper.rows())));
+        }
+        let mut session = pollster::block_on(Session::load(&shape, &config, &max_bag(&config, &shape, &schema)))?;
+        checkpoint.load_inference(&mut session)?;
+        session.begin_evaluation()?;
+        let (step, synthetic) = (checkpoint.header.step, config.data.format == Format::Synthetic);
+        Ok(Trained { config, schema, mapper, session, path, step, synthetic })
+    }
+
+    /// The device in use.
+    pub fn device(&self) -> &DeviceInfo {
+        self.session.device()
+    }
+
+    /// Replaces what a malformed line does.
+    pub fn set_on_bad_row(&mut self, on_bad_row: OnBadRow) {
+        self.config.data.on_bad_row = on_bad_row;
+    }
+
+    /// The run's own data, with its parts.
+    ///
+    /// # Errors
+    /// As [`assemble`].
+    pub fn own_data(&self, preparing: &mut Preparing<'_>) -> Result<Assembled> {
+        assemble(&self.config, preparing)
+    }
+
+    /// Logits of a block of at most `train.eval_batch` samples.
+    ///
+    /// # Errors
+    /// Ids outside their tables, a lost device.
+    pub fn logits(&mut self, block: &Block) -> Result<Vec<f32>> {
+        let batch = Batch::prepare(block, self.session.tables())?;
+        pollster::block_on(self.session.logits(&batch))
+    }
+
+    /// Reads `files` (`-` is standard input) in order and gives `each` (logits, labels); labels are
+    /// empty where `labelled` is false.
+    ///
+    /// # Errors
+    /// Files that cannot be read, malformed lines unless they are skipped, whatever `each` returns.
+    pub fn score(&mut self, files: &[String], labelled: bool, each: &mut Each<'_>) -> Result<Scored> {
+        if self.schema.dense.len() != self.session.shape().dense || self.schema.tables() != self.session.shape().tables() {
+            return Err(Error::Config(format!(
+                "the run's model has {} dense features and {} tables, but a line of data has {} and {}",
+                self.session.shape().dense,
+                self.session.shape().tables(),
+                self.schema.dense.len(),
+                self.schema.tables()
+            )));
+        }
+        let mut scored = Scored::default();
+        let size = self.config.train.eval_batch;
+        let mut reader = stream::Rows::new(files, &self.schema, labelled, self.config.data.on_bad_row)?;
+        let mut block = Block::new();
+        loop {
+            block.clear();
+            reader.fill(&self.mapper, size, &mut block)?;
+            if block.samples == 0 {
+                break;
+            }
+            scored.samples += block.samples as u64;
+            let batch = Batch::prepare(&block, self.session.tables())?;
+            let logits = pollster::block_on(self.session.logits(&batch))?;
+            each(&logits, &block.labels)?;
+        }
+        scored.skipped = reader.skipped();
+        scored.messages = reader.messages().to_vec();
+        Ok(scored)
+    }
+
+    /// Evaluates samples `range` of the run's own data.
+    ///
+    /// # Errors
+    /// Samples that cannot be read.
+    pub fn evaluate(&mut self, data: &Assembled, range: std::ops::Range<u64>) -> Result<Summary> {
+        let batch = self.config.train.eval_batch;
+        let steps = 0..(range.end - range.start).div_ceil(batch as u64);
+        let order = Order { range, shuffle: None };
+        let threads = self.config.train.loader_threads;
+        let batches = Loader::new(data.samples.clone(), order, self.session.tables().clone(), batch, steps, threads)?;
+        let (mut logits, mut labels) = (Vec::new(), Vec::new());
+        for batch in batches {
+            let batch = batch?;
+            logits.extend(pollster::block_on(self.session.logits(&batch))?);
+            labels.extend(&batch.labels);
+        }
+        Ok(Summary::from_logits(&logits, &labels))
+    }
+}
+
+/// How the run numbers its categories. Synthetic rows have no raw form; text is then taken modulo.
+fn mapper(config: &Config, shape: &Shape, dir: &Path) -> Result<Mapper> {
+    if config.data.format == Format::Synthetic {
+        return Ok(Mapper::modulo(&shape.rows));
+    }
+    let path = dir.join(folder::IDS);
+    let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+    Mapper::from_bytes(&bytes).map_err(|e| broken(&path, e.to_string()))
+}
+
+/// The most ids a bag of each table may have.
+fn max_bag(config: &Config, shape: &Shape, schema: &Schema) -> Vec<usize> {
+    if config.data.format == Format::Synthetic {
+        return vec![config.data.synthetic.bag; shape.tables()];
+    }
+    let one = schema.categorical.iter().map(|_| 1);
+    one.chain(schema.multi_hot.iter().map(|_| schema.multi_hot_max)).collect()
+}

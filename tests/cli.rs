@@ -1,0 +1,328 @@
+//! The program as its user meets it: messages, exit codes, files.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// The program, in `dir`.
+fn dqrm(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dqrm"));
+    command.current_dir(dir).args(args).stdin(Stdio::null());
+    command
+}
+
+/// Runs it and gives (exit code, standard output, standard error).
+fn run(dir: &Path, args: &[&str]) -> (i32, String, String) {
+    told(dqrm(dir, args).output().unwrap())
+}
+
+fn told(output: Output) -> (i32, String, String) {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
+
+/// Runs it, expects success, gives standard output.
+fn succeed(dir: &Path, args: &[&str]) -> String {
+    let (code, out, err) = run(dir, args);
+    assert_eq!(code, 0, "{args:?}: {err}");
+    out
+}
+
+/// Runs it, expects one sentence with all `words` and exit code 1.
+fn fail(dir: &Path, args: &[&str], words: &[&str]) {
+    let (code, out, err) = run(dir, args);
+    assert_eq!((code, out.as_str()), (1, ""), "{args:?}: {err}");
+    let last = err.lines().rfind(|line| !line.is_empty()).unwrap_or("");
+    assert!(last.starts_with("error: "), "{err}");
+    for word in words {
+        assert!(last.contains(word), "`{word}` is not in: {last}");
+    }
+    assert!(!err.contains("panicked"), "{err}");
+}
+
+/// A short run on synthetic clicks in `dir/name`.
+fn train(dir: &Path, name: &str, more: &[&str]) -> PathBuf {
+    succeed(dir, &[&["train", "--device", "cpu", "--samples", "12000", "--out", name][..], more].concat());
+    dir.join(name)
+}
+
+fn bytes(path: PathBuf) -> Vec<u8> {
+    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// `metrics.jsonl` without what depends on the clock.
+fn metrics(run: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let parse = |line: &str| {
+        let mut value: serde_json::Value = serde_json::from_str(line).unwrap();
+        value.as_object_mut().unwrap().remove("samples_per_second");
+        value
+    };
+    text.lines().map(parse).collect()
+}
+
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+/// Lines in Criteo's layout whose label depends on the first category.
+fn criteo(lines: usize) -> Vec<String> {
+    let mut state = 1u64;
+    let mut random = move |n: u64| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) % n
+    };
+    let mut line = || {
+        let first = random(4);
+        let label = u64::from(random(4) < first);
+        let dense = (0..13).map(|_| if random(5) == 0 { String::new() } else { random(100).to_string() }).collect::<Vec<_>>();
+        let others = (0..25).map(|_| format!("{:08x}", random(20))).collect::<Vec<_>>();
+        format!("{label}\t{}\t{first:08x}\t{}", dense.join("\t"), others.join("\t"))
+    };
+    (0..lines).map(|_| line()).collect()
+}
+
+/// Writes lines to a file and gives its name.
+fn put(dir: &Path, name: &str, lines: &[String]) -> String {
+    std::fs::write(dir.join(name), lines.join("\n") + "\n").unwrap();
+    name.into()
+}
+
+#[test]
+fn help_is_grouped_and_has_examples() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = succeed(dir.path(), &["train", "--help"]);
+    for heading in ["Data:", "Model:", "Quantization:", "Training:", "Run:", "Examples:"] {
+        assert!(text.contains(heading), "{heading}");
+    }
+    for command in ["eval", "predict", "devices"] {
+        assert!(succeed(dir.path(), &[command, "--help"]).contains("--json"));
+    }
+    assert_eq!(run(dir.path(), &["train", "--bits", "5"]).0, 2);
+    let (code, _, err) = run(dir.path(), &["train", "--preset", "kagle"]);
+    assert!(code == 2 && err.contains("did you mean `kaggle`?"), "{err}");
+}
+
+#[test]
+fn settings_that_cannot_be_used_are_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let with = |text: &str, words: &[&str]| {
+        std::fs::write(dir.join("c.toml"), text).unwrap();
+        fail(dir, &["train", "c.toml", "--device", "cpu"], words);
+    };
+    with("[train]\nepoch = 2\n", &["`c.toml`, line 2", "`epoch` in [train]", "`epochs`"]);
+    with("[model]\npreset = \"kaggel\"\n", &["line 2, key `preset`", "`kaggle`"]);
+    with("[train]\nbatch = \"big\"\n", &["line 2, key `batch`"]);
+    with("[model]\ndim = 5\n", &["model.dim is 5"]);
+    with("[data]\nsplit = [0.5, 0.5, 0.5]\n", &["data.split"]);
+    with("[data]\nformat = \"criteo\"\n", &["data.files is empty"]);
+    fail(dir, &["train", "--data", "absent.tsv"], &["absent.tsv"]);
+    fail(dir, &["train", "absent.toml"], &["cannot read `absent.toml`"]);
+    fail(dir, &["train", "--device", "no such adapter"], &["no such adapter", "cpu"]);
+    fail(dir, &["train", "--lr", "inf"], &["optim.lr"]);
+    assert!(!dir.join("runs").exists(), "nothing is left behind");
+}
+
+#[test]
+fn a_run_writes_its_files_and_prints_a_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let table = succeed(dir, &["train", "--device", "cpu", "--samples", "12000"]);
+    for word in ["test, end of run", "test, best validation", "teacher", "bytes in FP32", "in INT4", "samples/s", "Next:"] {
+        assert!(table.contains(word), "{word}: {table}");
+    }
+    let run = dir.join("runs/tiny-int4-seed0");
+    for name in ["config.toml", "metrics.jsonl", "last.safetensors", "best.safetensors"] {
+        assert!(run.join(name).exists(), "{name}");
+    }
+    let summary = json(&succeed(dir, &["train", "--device", "cpu", "--samples", "12000", "--json"]));
+    assert_eq!(summary["dir"], "runs/tiny-int4-seed0-2");
+    assert!(summary["teacher_auc"].as_f64().unwrap() > summary["end"]["auc"].as_f64().unwrap());
+    fail(dir, &["train", "--out", "runs/tiny-int4-seed0"], &["holds a run already", "--resume"]);
+    let report = json(&succeed(dir, &["eval", "runs/tiny-int4-seed0", "--last", "--device", "cpu", "--json"]));
+    assert_eq!(report["auc"], summary["end"]["auc"], "eval agrees with the end of the same run");
+    assert!(json(&succeed(dir, &["devices", "--json"])).as_array().unwrap().last().unwrap()["presets"][0]["fits"].as_bool().unwrap());
+}
+
+#[test]
+fn the_same_run_twice_and_a_longer_run_in_two_parts_give_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let flags = ["--epochs", "2", "--eval-every", "40", "--batch", "96", "--optimizer", "rwsadagrad", "--lr", "0.02", "--period", "7"];
+    let whole = train(dir, "whole", &flags);
+    let again = train(dir, "again", &flags);
+    let parts = train(dir, "parts", &[&flags[..], &["--max-steps", "61"]].concat());
+    assert_ne!(bytes(whole.join("last.safetensors")), bytes(parts.join("last.safetensors")));
+    succeed(dir, &["train", "--resume", "parts", "--max-steps", "130"]);
+    succeed(dir, &["train", "--resume", "parts", "--max-steps", "0"]);
+    for other in [again, parts] {
+        assert_eq!(bytes(other.join("last.safetensors")), bytes(whole.join("last.safetensors")));
+        assert_eq!(metrics(&other), metrics(&whole));
+    }
+    fail(dir, &["train", "--resume", "whole", "--lr", "0.5"], &["other settings"]);
+    fail(dir, &["train", "--resume", "whole", "--max-steps", "3"], &["at step 200", "only 3 steps"]);
+    fail(dir, &["train", "--resume", "nowhere"], &["nowhere/config.toml"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_and_the_resumed_run_gives_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let flags = ["train", "--device", "cpu", "--samples", "200000", "--out"];
+    let mut child = dqrm(dir, &[&flags[..], &["stopped"]].concat()).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("run ")), "the run began");
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
+    assert!(rest.last().unwrap().contains("dqrm train --resume stopped"), "{rest:?}");
+    succeed(dir, &["train", "--resume", "stopped"]);
+    succeed(dir, &[&flags[..], &["whole"]].concat());
+    assert_eq!(bytes(dir.join("stopped/last.safetensors")), bytes(dir.join("whole/last.safetensors")));
+    assert_eq!(bytes(dir.join("stopped/best.safetensors")), bytes(dir.join("whole/best.safetensors")));
+    assert_eq!(metrics(&dir.join("stopped")), metrics(&dir.join("whole")));
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_trusted_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let run = train(dir, "run", &["--max-steps", "20"]);
+    let other = train(dir, "other", &["--max-steps", "20", "--max-rows", "100"]);
+    let path = run.join("last.safetensors");
+    let good = bytes(path.clone());
+    let attempts: [&[&str]; 2] = [&["train", "--resume", "run", "--max-steps", "30"], &["eval", "run", "--last", "--device", "cpu"]];
+    for args in attempts {
+        std::fs::write(&path, &good[..good.len() - 100]).unwrap();
+        fail(dir, args, &["run/last.safetensors", "truncated", &good.len().to_string()]);
+        let mut altered = good.clone();
+        altered[good.len() / 2] ^= 4;
+        std::fs::write(&path, altered).unwrap();
+        fail(dir, args, &["run/last.safetensors", "altered"]);
+        std::fs::write(&path, "").unwrap();
+        fail(dir, args, &["run/last.safetensors", "0 bytes"]);
+    }
+    std::fs::copy(other.join("last.safetensors"), &path).unwrap();
+    fail(dir, attempts[0], &["belongs to another model"]);
+    fail(dir, &["eval", "nowhere"], &["not a run's folder"]);
+    std::fs::write(&path, &good).unwrap();
+    succeed(dir, attempts[0]);
+}
+
+#[test]
+fn a_state_dict_can_be_started_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    train(dir, "first", &["--max-steps", "20"]);
+    train(dir, "second", &["--init", "first/last.safetensors", "--max-steps", "1", "--lr", "0"]);
+    let weights = |run: &str| {
+        let file = bytes(dir.join(run).join("last.safetensors"));
+        let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+        ["emb_l.3.weight", "bot_l.0.weight", "top_l.2.bias"].map(|name| tensors.tensor(name).unwrap().data().to_vec())
+    };
+    assert_eq!(weights("first"), weights("second"));
+    fail(
+        dir,
+        &["train", "--init", "first/last.safetensors", "--max-rows", "50", "--device", "cpu"],
+        &["`emb_l.0.weight` has shape [1460, 8] there"],
+    );
+    fail(dir, &["train", "--init", "first/config.toml", "--device", "cpu"], &["first/config.toml", "not a safetensors file"]);
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let flags = ["train", "--device", "cpu", "--samples", "12000", "--out"];
+    fail(dir, &[&flags[..], &["high", "--lr", "1e30"]].concat(), &["the loss became", "step", "No checkpoint", "--lr"]);
+    let mut lines: Vec<String> = (0..640).map(|i| format!("{}\t{}\tc{}", i % 3 / 2, i % 7, i % 5)).collect();
+    lines[300] = "1\t3e38\tc1".into();
+    put(dir, "rising.tsv", &lines);
+    let settings = "[train]\nbatch = 32\ncheckpoint_every = 1\n[data]\nfiles = [\"rising.tsv\"]\nshuffle = false\n\
+                    [data.schema]\ndense = [2]\ncategorical = [3]\ndense_log = false\n";
+    std::fs::write(dir.join("c.toml"), settings).unwrap();
+    let words = ["the loss became NaN at step", "`rising/last.safetensors` (step", "is kept"];
+    fail(dir, &["train", "c.toml", "--device", "cpu", "--out", "rising", "--bits", "none"], &words);
+    let (code, _, err) = run(dir, &["train", "--resume", "rising"]);
+    assert!(code == 1 && err.contains("resumed at step"), "the kept checkpoint is whole: {err}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_an_error_and_the_old_checkpoint_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let run = train(dir, "run", &["--max-steps", "5"]);
+    let good = bytes(run.join("last.safetensors"));
+    let script = format!("trap '' XFSZ; ulimit -f 200; exec '{}' train --resume run --max-steps 9", env!("CARGO_BIN_EXE_dqrm"));
+    let (code, _, err) = told(Command::new("sh").args(["-c", &script]).current_dir(dir).output().unwrap());
+    assert!(code == 1 && err.contains("error: cannot write `run/last.safetensors.partial`"), "{err}");
+    assert_eq!(bytes(run.join("last.safetensors")), good);
+    assert!(!run.join("last.safetensors.partial").exists());
+    let rows = put(dir, "rows.tsv", &criteo(50));
+    fail(dir, &["predict", "run", "--data", &rows, "--out", "/dev/full", "--device", "cpu"], &["cannot write `/dev/full`"]);
+}
+
+#[test]
+fn clicks_in_files_train_evaluate_and_predict() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let lines = criteo(3000);
+    put(dir, "clicks.tsv", &lines);
+    let flags = ["train", "--device", "cpu", "--data", "clicks.tsv", "--epochs", "3", "--lr", "0.5", "--out", "run", "--json"];
+    let summary = json(&succeed(dir, &flags));
+    assert!(summary["end"]["auc"].as_f64().unwrap() > 0.6, "{summary}");
+    let report = json(&succeed(dir, &["eval", "run", "--data", "clicks.tsv", "--last", "--json"]));
+    assert_eq!((report["samples"].as_u64(), report["skipped_rows"].as_u64()), (Some(3000), Some(0)));
+    let with_labels = succeed(dir, &["predict", "run", "--data", "clicks.tsv"]);
+    assert_eq!(with_labels.lines().count(), 3000);
+    assert!(with_labels.lines().all(|p| (0.0..=1.0).contains(&p.parse::<f32>().unwrap())));
+    let bare: Vec<String> = lines.iter().map(|line| line.split_once('\t').unwrap().1.to_owned()).collect();
+    let mut child = dqrm(dir, &["predict", "run"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let text = bare.join("\n") + "\n";
+    let writer = std::thread::spawn(move || stdin.write_all(text.as_bytes()).unwrap());
+    let (code, out, err) = told(child.wait_with_output().unwrap());
+    writer.join().unwrap();
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(out, with_labels, "rows without labels from standard input give the same");
+    put(dir, "bare.tsv", &bare);
+    succeed(dir, &["predict", "run", "--data", "bare.tsv", "--out", "p.csv"]);
+    assert_eq!(std::fs::read_to_string(dir.join("p.csv")).unwrap(), with_labels);
+}
+
+#[test]
+fn malformed_lines_are_named_or_skipped() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let mut lines = criteo(600);
+    lines[6] = lines[6].replacen('\t', "\tx", 1);
+    lines[9] = "0\t1\t2".into();
+    put(dir, "bad.tsv", &lines);
+    let base = ["train", "--device", "cpu", "--data", "bad.tsv", "--out", "run", "--json"];
+    fail(dir, &base, &["bad.tsv, line 7, column 2"]);
+    let summary = json(&succeed(dir, &[&base[..], &["--on-bad-row", "skip"]].concat()));
+    assert_eq!(summary["skipped_rows"], 2);
+    fail(dir, &["eval", "run", "--data", "bad.tsv", "--on-bad-row", "error"], &["line 7, column 2"]);
+    let report = json(&succeed(dir, &["eval", "run", "--data", "bad.tsv", "--json"]));
+    assert_eq!((report["samples"].as_u64(), report["skipped_rows"].as_u64()), (Some(598), Some(2)));
+    put(dir, "narrow.tsv", &["0\t1\t2".into()]);
+    fail(dir, &["predict", "run", "--data", "narrow.tsv", "--on-bad-row", "error"], &["narrow.tsv, line 1"]);
+    std::fs::write(dir.join("empty.tsv"), "").unwrap();
+    fail(dir, &["train", "--data", "empty.tsv"], &["empty.tsv"]);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    put(dir, "clicks.tsv", &criteo(3000));
+    succeed(dir, &["train", "--device", "cpu", "--data", "clicks.tsv", "--out", "run", "--max-steps", "2"]);
+    let mut child = dqrm(dir, &["predict", "run", "--data", "clicks.tsv"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let (_, _, err) = told(child.wait_with_output().unwrap());
+    assert!(!err.contains("panicked") && !err.contains("error"), "{err}");
+}
