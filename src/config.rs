@@ -475,20 +475,20 @@ impl Default for Synthetic {
 
 /// Rows of the 26 tables of Criteo Kaggle (training logs of the published code).
 pub const KAGGLE_ROWS: [u64; 26] = [
-    1460, 583, 10131227, 2202608, 305, 24, 12517, 633, 3, 93145, 5683, 8351593, 3194, 27, 14992, 5461306, 10, 5652, 2173, 4, 7046547, 18, 15, 286181,
-    105, 142572,
+    1460, 583, 10131227, 2202608, 305, 24, 12517, 633, 3, 93145, 5683, 8351593, 3194, 27, 14992, 5461306, 10, 5652, 2173, 4, 7046547, 18,
+    15, 286181, 105, 142572,
 ];
 
 /// Rows of Criteo Terabyte with ids modulo 10 million (published code).
 pub const TERABYTE_ROWS: [u64; 26] = [
-    9980200, 26095, 17224, 7383, 20152, 3, 7112, 1435, 62, 9756762, 1332128, 314263, 10, 2208, 11168, 122, 4, 971, 14, 9994101, 7267918, 9946670,
-    415284, 12422, 102, 36,
+    9980200, 26095, 17224, 7383, 20152, 3, 7112, 1435, 62, 9756762, 1332128, 314263, 10, 2208, 11168, 122, 4, 971, 14, 9994101, 7267918,
+    9946670, 415284, 12422, 102, 36,
 ];
 
 /// Rows of the MLPerf model with ids modulo 40 million (`torchrec_dlrm/README.MD` of facebookresearch/dlrm).
 pub const MLPERF_ROWS: [u64; 26] = [
-    40000000, 39060, 17295, 7424, 20265, 3, 7122, 1543, 63, 40000000, 3067956, 405282, 10, 2209, 11938, 155, 4, 976, 14, 40000000, 40000000,
-    40000000, 590152, 12973, 108, 36,
+    40000000, 39060, 17295, 7424, 20265, 3, 7122, 1543, 63, 40000000, 3067956, 405282, 10, 2209, 11938, 155, 4, 976, 14, 40000000,
+    40000000, 40000000, 590152, 12973, 108, 36,
 ];
 
 /// The shape a model finally has: nothing left open.
@@ -643,7 +643,12 @@ impl Config {
             return fail("train.batch and train.eval_batch must be at least 1".into());
         }
         if self.train.batch > 1 << 20 || self.train.eval_batch > 1 << 20 {
-            return fail(format!("train.batch {} and train.eval_batch {} must be at most {}", self.train.batch, self.train.eval_batch, 1 << 20));
+            return fail(format!(
+                "train.batch {} and train.eval_batch {} must be at most {}",
+                self.train.batch,
+                self.train.eval_batch,
+                1 << 20
+            ));
         }
         if !(self.optim.lr.is_finite() && self.optim.lr >= 0.0) || self.optim.embedding_lr.is_some_and(|x| !(x.is_finite() && x >= 0.0)) {
             return fail(format!("optim.lr is {}; it must be a finite number, 0 or more", self.optim.lr));
@@ -656,7 +661,12 @@ impl Config {
             return fail(format!("data.split is {split:?}; three fractions in [0, 1] that sum to 1 are needed, the first above 0"));
         }
         let s = &self.data.synthetic;
-        if s.samples == 0 || s.bag == 0 || s.bag > 1024 || !(s.zipf.is_finite() && s.zipf >= 0.0) || !(s.positive_rate > 0.0 && s.positive_rate < 1.0) {
+        if s.samples == 0
+            || s.bag == 0
+            || s.bag > 1024
+            || !(s.zipf.is_finite() && s.zipf >= 0.0)
+            || !(s.positive_rate > 0.0 && s.positive_rate < 1.0)
+        {
             return fail(format!("data.synthetic {s:?} is out of range: samples >= 1, 1 <= bag <= 1024, zipf >= 0, 0 < positive_rate < 1"));
         }
         if self.train.loader_threads == 0 || self.train.loader_threads > 64 {

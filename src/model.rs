@@ -1,1 +1,179 @@
-//! stub
+//! The network: named parameters in one flat buffer, and forward and backward written out by hand.
+//! Bottom MLP (ReLU after every layer) → bags → interaction → top MLP (ReLU after all but the last).
+
+use crate::config::{Interaction, Shape};
+use crate::ops::matmul::{self, Linear};
+use crate::ops::{concat, interaction};
+use crate::plan::schedule::VIEW_ALIGNMENT;
+use crate::plan::{Elem, Plan, Role, View};
+
+/// One layer and where its parameters lie in the flat buffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// PyTorch's name without the last part: `bot_l.0`, `bot_l.2`, `top_l.0` ….
+    pub name: String,
+    /// Widths and activation.
+    pub linear: Linear,
+    /// First element of the weight matrix.
+    pub weight_at: usize,
+    /// First element of the bias.
+    pub bias_at: usize,
+}
+
+impl Layer {
+    /// The weight matrix in a buffer with the flat layout.
+    pub fn weight(&self, flat: View) -> View {
+        flat.slice(self.weight_at, self.linear.inputs * self.linear.outputs)
+    }
+
+    /// The bias in a buffer with the flat layout.
+    pub fn bias(&self, flat: View) -> View {
+        flat.slice(self.bias_at, self.linear.outputs)
+    }
+}
+
+/// The layers of a shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// What it was made from.
+    pub bottom: Vec<Layer>,
+    /// The layers after the interaction.
+    pub top: Vec<Layer>,
+    /// Length of the flat parameter buffer, in floats.
+    pub flat_len: usize,
+}
+
+impl Network {
+    /// Lays out the parameters, each at an offset that a binding may have.
+    pub fn new(shape: &Shape) -> Network {
+        let mut at = 0;
+        let mut place = |len: usize| {
+            let start = at;
+            at = (at + len).next_multiple_of(VIEW_ALIGNMENT);
+            start
+        };
+        let mut layers = |prefix: &str, widths: &[usize], last_relu: bool| -> Vec<Layer> {
+            let count = widths.len() - 1;
+            (0..count)
+                .map(|i| Layer {
+                    name: format!("{prefix}.{}", 2 * i),
+                    linear: Linear { inputs: widths[i], outputs: widths[i + 1], relu: last_relu || i + 1 < count },
+                    weight_at: place(widths[i] * widths[i + 1]),
+                    bias_at: place(widths[i + 1]),
+                })
+                .collect()
+        };
+        let (bottom, top) = (layers("bot_l", &shape.bottom, true), layers("top_l", &shape.top, false));
+        Network { bottom, top, flat_len: at }
+    }
+
+    /// All layers, bottom first.
+    pub fn layers(&self) -> impl Iterator<Item = &Layer> {
+        self.bottom.iter().chain(&self.top)
+    }
+}
+
+/// Weights and biases as the forward pass uses them: the FP32 ones or their quantized copies.
+#[derive(Debug, Clone, Copy)]
+pub struct Effective {
+    /// Flat buffer of the matrices.
+    pub weights: View,
+    /// Flat buffer of the biases.
+    pub biases: View,
+}
+
+/// What the forward pass leaves for the backward pass.
+#[derive(Debug, Clone)]
+pub struct Activations {
+    /// Input of each bottom layer, and the last output.
+    pub bottom: Vec<View>,
+    /// `[B, K, D]`
+    pub pooled: View,
+    /// Input of each top layer (the first is the interaction's output), and the logits.
+    pub top: Vec<View>,
+}
+
+impl Activations {
+    /// The logits `[B]`.
+    pub fn logits(&self) -> View {
+        self.top[self.top.len() - 1]
+    }
+}
+
+/// Records the network from dense features `[B, D]` and pooled embeddings `[B, K, D]` to logits, for
+/// up to `batch` samples. `prefix` goes before the names of the buffers it declares.
+#[expect(clippy::too_many_arguments, reason = "one argument per tensor, as in the formula")]
+pub fn forward(
+    plan: &mut Plan,
+    shape: &Shape,
+    network: &Network,
+    prefix: &str,
+    batch: usize,
+    effective: Effective,
+    dense: View,
+    pooled: View,
+) -> Activations {
+    let run = |plan: &mut Plan, layers: &[Layer], input: View| -> Vec<View> {
+        let mut outputs = vec![input];
+        for layer in layers {
+            let out =
+                plan.buffer(format!("{prefix}{}.out", layer.name), "[B, outputs]", batch * layer.linear.outputs, Elem::F32, Role::Scratch);
+            let (w, b) = (layer.weight(effective.weights), layer.bias(effective.biases));
+            matmul::forward(plan, &layer.name, layer.linear, batch, outputs[outputs.len() - 1], w, b, out);
+            outputs.push(out);
+        }
+        outputs
+    };
+    let bottom = run(plan, &network.bottom, dense);
+    let joined = plan.buffer(format!("{prefix}interaction"), "[B, top input]", batch * shape.top[0], Elem::F32, Role::Scratch);
+    let dense_vector = bottom[bottom.len() - 1];
+    match shape.interaction {
+        Interaction::Dot => interaction::forward(plan, pairs(shape), batch, dense_vector, pooled, joined),
+        Interaction::Cat => concat::forward(plan, shape.tables(), shape.dim, batch, dense_vector, pooled, joined),
+    }
+    let top = run(plan, &network.top, joined);
+    Activations { bottom, pooled, top }
+}
+
+/// Records the way back from `d_logits` `[B]` to the gradients of all parameters (flat) and to
+/// `d_pooled` `[B, K, D]`.
+#[expect(clippy::too_many_arguments, reason = "one argument per tensor, as in the formula")]
+pub fn backward(
+    plan: &mut Plan,
+    shape: &Shape,
+    network: &Network,
+    batch: usize,
+    effective: Effective,
+    acts: &Activations,
+    d_logits: View,
+    gradients: View,
+) -> View {
+    let scratch = |plan: &mut Plan, name: String, len: usize| plan.buffer(name, "[B, inputs]", len, Elem::F32, Role::Scratch);
+    // Gradient before the activation of the layer above, layer by layer from the end of `layers`.
+    let run = |plan: &mut Plan, layers: &[Layer], inputs: &[View], mut dz: View, needs_first: bool| -> View {
+        for (i, layer) in layers.iter().enumerate().rev() {
+            matmul::backward_weights(plan, &layer.name, layer.linear, dz, inputs[i], layer.weight(gradients), layer.bias(gradients));
+            if i > 0 || needs_first {
+                let dx = scratch(plan, format!("{}.d_in", layer.name), batch * layer.linear.inputs);
+                let gate = (i > 0).then(|| inputs[i]);
+                matmul::backward_input(plan, &layer.name, layer.linear, batch, dz, layer.weight(effective.weights), gate, dx);
+                dz = dx;
+            }
+        }
+        dz
+    };
+    let d_joined = run(plan, &network.top, &acts.top, d_logits, true);
+    let d_dense = scratch(plan, "d_dense_vector".into(), batch * shape.dim);
+    let d_pooled = scratch(plan, "d_pooled".into(), batch * shape.tables() * shape.dim);
+    let dense_vector = acts.bottom[acts.bottom.len() - 1];
+    match shape.interaction {
+        Interaction::Dot => interaction::backward(plan, pairs(shape), batch, dense_vector, acts.pooled, d_joined, d_dense, d_pooled),
+        Interaction::Cat => concat::backward(plan, shape.tables(), shape.dim, batch, dense_vector, d_joined, d_dense, d_pooled),
+    }
+    run(plan, &network.bottom, &acts.bottom, d_dense, false);
+    d_pooled
+}
+
+fn pairs(shape: &Shape) -> interaction::Pairs {
+    interaction::Pairs { tables: shape.tables(), dim: shape.dim, diagonal: shape.diagonal }
+}

@@ -17,7 +17,8 @@ pub struct Stream {
 impl Stream {
     /// The stream numbered `stream` of `seed`. Different numbers give unrelated values.
     pub fn new(seed: u64, stream: u64) -> Self {
-        let key = mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)) ^ mix(stream.wrapping_mul(0xd1b5_4a32_d192_ed03).wrapping_add(0x8cb9_2ba7_2f3d_8dd7));
+        let key = mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15))
+            ^ mix(stream.wrapping_mul(0xd1b5_4a32_d192_ed03).wrapping_add(0x8cb9_2ba7_2f3d_8dd7));
         Stream { key: mix(key) }
     }
 

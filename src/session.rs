@@ -2,34 +2,21 @@
 
 use crate::config::{Config, Shape};
 use crate::data::Batch;
-use crate::error::Result;
+use crate::engine::Engine;
+use crate::engine::cpu::CpuEngine;
+use crate::engine::gpu::{GpuAdapter, GpuEngine};
+use crate::error::{Error, Result};
+use crate::plan::schedule::Schedule;
+use crate::plan::{Access, StepUniform, View};
+use crate::step::{self, Capacity, Recorded, phase};
+use crate::tables::Tables;
 
-/// One named tensor of the model or of its optimizer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tensor {
-    /// PyTorch's name (`emb_l.0.weight`, `bot_l.0.bias`), or `dqrm.…` for state that PyTorch's model lacks
-    /// (`dqrm.scale.emb_l` `[K]`, `dqrm.adagrad.<name>`, `dqrm.adam_m.<name>` …).
-    pub name: String,
-    /// Dimensions.
-    pub shape: Vec<u64>,
-}
+mod devices;
+mod initial;
+mod tensors;
 
-impl Tensor {
-    /// Values in all.
-    pub fn len(&self) -> u64 {
-        self.shape.iter().product()
-    }
-
-    /// True when a dimension is 0.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// True for weights, false for optimizer state and scales.
-    pub fn is_weight(&self) -> bool {
-        !self.name.starts_with("dqrm.")
-    }
-}
+pub use devices::{Adapter, adapters};
+pub use tensors::Tensor;
 
 /// What a finished step left behind.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,110 +40,318 @@ pub struct DeviceInfo {
     pub reason: String,
 }
 
+/// Batches of more samples would run into the loop limit of software adapters (llvmpipe ends an
+/// invocation silently after 65,535 loop iterations, about half of that with bounded loops).
+const SOFTWARE_MAX_BATCH: usize = 30_000;
+
 /// A model on an engine.
 #[derive(Debug)]
-pub struct Session {}
+pub struct Session {
+    config: Config,
+    shape: Shape,
+    tables: Tables,
+    recorded: Recorded,
+    engine: Box<dyn Engine>,
+    device: DeviceInfo,
+    tensors: Vec<tensors::Placed>,
+    names: Vec<Tensor>,
+    capacity: [Capacity; 2],
+    pending: Vec<(u64, usize)>,
+    has_scales: bool,
+}
+
+/// One of the two capacities.
+const TRAIN: usize = 0;
+const EVALUATE: usize = 1;
 
 impl Session {
     /// Steps whose results are kept until [`Session::history`] must be called.
     pub const RING: usize = 32;
 
-    /// Records, checks and loads the plans. `max_bag` is the most ids a bag of each table may have.
-    /// Weights are zero until [`Session::initialise`] or [`Session::write`].
-    pub async fn load(_shape: &Shape, _config: &Config, _max_bag: &[usize]) -> Result<Session> {
-        unimplemented!()
+    /// Records, checks and loads the plans on the device that `config` asks for. `max_bag` is the
+    /// most ids a bag of each table may have. Weights are zero until [`Session::initialise`] or
+    /// [`Session::write`].
+    ///
+    /// # Errors
+    /// No such device, a shape that does not fit it, too little memory.
+    pub async fn load(shape: &Shape, config: &Config, max_bag: &[usize]) -> Result<Session> {
+        Session::load_cut(shape, config, max_bag, u64::MAX).await
+    }
+
+    /// Like [`Session::load`], with tables cut into bindings of at most `max_binding` bytes even
+    /// where the device allows more.
+    pub async fn load_cut(shape: &Shape, config: &Config, max_bag: &[usize], max_binding: u64) -> Result<Session> {
+        shape.validate()?;
+        config.validate()?;
+        if max_bag.len() != shape.tables() || max_bag.contains(&0) {
+            return Err(Error::Config(format!(
+                "{} bag sizes {max_bag:?} for {} tables; each must be at least 1",
+                max_bag.len(),
+                shape.tables()
+            )));
+        }
+        match devices::choose(&config.device).await? {
+            (Some(adapter), reason) => Session::on_gpu(&adapter, reason, shape, config, max_bag, max_binding).await,
+            (None, reason) => {
+                let tables = Tables::new(&shape.rows, shape.dim, max_binding)?;
+                let recorded = step::record(shape, config, &tables, max_bag, Session::RING);
+                let schedule = Schedule::new(recorded.plan.clone(), &CpuEngine::limits(None))?;
+                let engine = Box::new(CpuEngine::load(schedule));
+                let device = DeviceInfo { engine: "cpu", name: format!("{} threads", rayon::current_num_threads()), reason };
+                Ok(Session::assemble(shape, config, max_bag, tables, recorded, engine, device))
+            }
+        }
+    }
+
+    async fn on_gpu(
+        adapter: &GpuAdapter,
+        reason: String,
+        shape: &Shape,
+        config: &Config,
+        max_bag: &[usize],
+        max_binding: u64,
+    ) -> Result<Session> {
+        let batch = config.train.batch.max(config.train.eval_batch);
+        if adapter.is_software() && batch > SOFTWARE_MAX_BATCH {
+            let text = format!(
+                "`{}` is a software adapter that stops long loops; batches of {batch} samples are more than its {SOFTWARE_MAX_BATCH}; use a smaller batch or --device cpu",
+                adapter.name
+            );
+            return Err(Error::Device(text));
+        }
+        let tables = Tables::new(&shape.rows, shape.dim, max_binding.min(adapter.limits.max_binding).min(adapter.limits.max_buffer))?;
+        let recorded = step::record(shape, config, &tables, max_bag, Session::RING);
+        let schedule = Schedule::new(recorded.plan.clone(), &adapter.limits)?;
+        let engine = Box::new(GpuEngine::load(adapter, schedule).await?);
+        let name = format!("{} ({}, {})", adapter.name, adapter.backend, adapter.driver);
+        Ok(Session::assemble(shape, config, max_bag, tables, recorded, engine, DeviceInfo { engine: "gpu", name, reason }))
+    }
+
+    fn assemble(
+        shape: &Shape,
+        config: &Config,
+        max_bag: &[usize],
+        tables: Tables,
+        recorded: Recorded,
+        engine: Box<dyn Engine>,
+        device: DeviceInfo,
+    ) -> Session {
+        let placed = tensors::place(shape, config, &tables, &recorded);
+        let capacity = [config.train.batch, config.train.eval_batch].map(|samples| Capacity::new(samples, &tables, max_bag));
+        Session {
+            config: config.clone(),
+            shape: shape.clone(),
+            tables,
+            recorded,
+            engine,
+            device,
+            names: placed.iter().map(|p| p.tensor.clone()).collect(),
+            tensors: placed,
+            capacity,
+            pending: Vec::new(),
+            has_scales: false,
+        }
     }
 
     /// The device in use.
     pub fn device(&self) -> &DeviceInfo {
-        unimplemented!()
+        &self.device
+    }
+
+    /// The shape it was loaded with.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// The recorded plan, to print or to look at.
+    pub fn plan(&self) -> &crate::plan::Plan {
+        &self.recorded.plan
     }
 
     /// The tables' cut, which [`Batch::prepare`] needs.
-    pub fn tables(&self) -> &crate::tables::Tables {
-        unimplemented!()
-    }
-
-    /// Weights as published: tables uniform in ±sqrt(1/rows), matrices normal with deviation
-    /// sqrt(2/(in+out)), biases normal with sqrt(1/out). `progress` gets (values done, values in all).
-    pub fn initialise(&mut self, _seed: u64, _progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
-        unimplemented!()
-    }
-
-    /// Every tensor: weights in the order of a DLRM state dict, then optimizer state and scales.
-    /// Writing all of them back restores the session exactly.
-    pub fn tensors(&self) -> &[Tensor] {
-        unimplemented!()
-    }
-
-    /// Values `start..start + len` of a tensor, row-major.
-    pub async fn read(&mut self, _name: &str, _start: u64, _len: usize) -> Result<Vec<f32>> {
-        unimplemented!()
-    }
-
-    /// Replaces values of a tensor from `start` on.
-    pub fn write(&mut self, _name: &str, _start: u64, _values: &[f32]) -> Result<()> {
-        unimplemented!()
+    pub fn tables(&self) -> &Tables {
+        &self.tables
     }
 
     /// One training step: scale refresh when due, gradients, update. The batch may have any number of
     /// samples from 1 to the configured batch. Does not wait for the device.
-    pub fn train_step(&mut self, _step: u64, _batch: &Batch) -> Result<()> {
-        unimplemented!()
+    ///
+    /// # Errors
+    /// A batch beyond the capacity; more than [`Session::RING`] steps without [`Session::history`].
+    pub fn train_step(&mut self, step: u64, batch: &Batch) -> Result<()> {
+        if self.pending.len() == Session::RING {
+            return Err(Error::Plan(format!("{} steps without reading their results", Session::RING)));
+        }
+        self.upload(batch, TRAIN)?;
+        let mut phases = Vec::new();
+        if self.config.quant.embedding_bits.quantized() && (step.is_multiple_of(self.config.quant.period) || !self.has_scales) {
+            phases.push(self.phase(phase::REFRESH)?);
+            self.has_scales = true;
+        }
+        phases.extend([self.phase(phase::GRADIENTS)?, self.phase(phase::UPDATE)?]);
+        let uniform = self.uniform(step, batch);
+        self.engine.run(&phases, &uniform)?;
+        self.pending.push((step, batch.samples));
+        Ok(())
+    }
+
+    fn phase(&self, name: &str) -> Result<usize> {
+        self.recorded.plan.phase_index(name)
+    }
+
+    fn uniform(&self, step: u64, batch: &Batch) -> StepUniform {
+        let optim = &self.config.optim;
+        let factor = optim.factor(step);
+        let correction = |beta: f64| (1.0 / (1.0 - beta.powf((step + 1) as f64))) as f32;
+        StepUniform {
+            slot: self.pending.len() as u32,
+            lr: (optim.lr * factor) as f32,
+            lr_rows: (optim.embedding_lr.unwrap_or(optim.lr) * factor) as f32,
+            adam_1: correction(optim.adam_betas[0]),
+            adam_2: correction(optim.adam_betas[1]),
+            ..StepUniform::evaluate(batch.samples, batch.touched())
+        }
+    }
+
+    fn upload(&mut self, batch: &Batch, which: usize) -> Result<()> {
+        let capacity = self.capacity[which];
+        let found = Capacity { samples: batch.samples, ids: batch.bag_rows.len(), touched: batch.touched() };
+        if found.samples == 0 || found.samples > capacity.samples || found.ids > capacity.ids || found.touched > capacity.touched {
+            return Err(Error::Data(format!("a batch of {found:?} does not fit the plan's {capacity:?}")));
+        }
+        let r = &self.recorded;
+        let expected = [found.samples * self.shape.dense, found.samples, found.samples * self.shape.tables() + 1, self.tables.shards() + 1];
+        if expected != [batch.dense.len(), batch.labels.len(), batch.bag_offsets.len(), batch.shard_offsets.len()] {
+            return Err(Error::Data("the batch was prepared for another model".into()));
+        }
+        self.engine.write(r.dense, bytemuck::cast_slice(&batch.dense))?;
+        self.engine.write(r.labels, bytemuck::cast_slice(&batch.labels))?;
+        let lists = [
+            (r.batch.bag_offsets, &batch.bag_offsets),
+            (r.batch.bag_rows, &batch.bag_rows),
+            (r.batch.rows, &batch.rows),
+            (r.batch.row_tables, &batch.row_tables),
+            (r.batch.shard_offsets, &batch.shard_offsets),
+            (r.batch.row_offsets, &batch.row_offsets),
+            (r.batch.row_samples, &batch.row_samples),
+        ];
+        lists.into_iter().filter(|(_, words)| !words.is_empty()).try_for_each(|(view, words)| self.engine.write(view, words))
     }
 
     /// Results of the steps since the last call; at most [`Session::RING`] steps may lie between calls.
     pub async fn history(&mut self) -> Result<Vec<StepResult>> {
-        unimplemented!()
-    }
-
-    /// Logits of a batch of at most `eval_batch` samples, without learning. Call
-    /// [`Session::begin_evaluation`] once after training steps.
-    pub async fn logits(&mut self, _batch: &Batch) -> Result<Vec<f32>> {
-        unimplemented!()
+        if self.pending.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (losses, logits) = (self.recorded.loss_ring, self.recorded.logit_ring);
+        let (count, stride) = (self.pending.len(), logits.len / losses.len);
+        let losses = self.engine.read(View { len: count, ..losses }).await?;
+        let logits = self.engine.read(View { len: count * stride, ..logits }).await?;
+        let results = self.pending.iter().enumerate().map(|(slot, &(step, samples))| StepResult {
+            step,
+            loss: f32::from_bits(losses[slot]),
+            logits: floats(&logits[slot * stride..slot * stride + samples]),
+        });
+        let results = results.collect();
+        self.pending.clear();
+        Ok(results)
     }
 
     /// Quantizes the MLPs from the current weights for the evaluations that follow. Table scales
     /// stay those of the last training step; they are computed only if none exists yet.
     pub fn begin_evaluation(&mut self) -> Result<()> {
-        unimplemented!()
+        let mut phases = vec![self.phase(phase::QUANTIZE)?];
+        if self.config.quant.embedding_bits.quantized() && !self.has_scales {
+            phases.push(self.phase(phase::REFRESH)?);
+            self.has_scales = true;
+        }
+        self.engine.run(&phases, &StepUniform::evaluate(1, 0))
+    }
+
+    /// Recomputes the tables' scales from the current weights, whatever the period says.
+    pub fn refresh_scales(&mut self) -> Result<()> {
+        if self.config.quant.embedding_bits.quantized() {
+            let phase = self.phase(phase::REFRESH)?;
+            self.engine.run(&[phase], &StepUniform::evaluate(1, 0))?;
+            self.has_scales = true;
+        }
+        Ok(())
+    }
+
+    /// Logits of a batch of at most `eval_batch` samples, without learning. Call
+    /// [`Session::begin_evaluation`] once after training steps.
+    pub async fn logits(&mut self, batch: &Batch) -> Result<Vec<f32>> {
+        self.upload(batch, EVALUATE)?;
+        let phase = self.phase(phase::EVALUATE)?;
+        self.engine.run(&[phase], &StepUniform::evaluate(batch.samples, batch.touched()))?;
+        let words = self.engine.read(View { len: batch.samples, ..self.recorded.logits }).await?;
+        Ok(floats(&words))
     }
 
     /// The first buffer, in the order of a step, that holds a value that is not finite, with a count:
-    /// "`top_l.0.weight` (12 of 187904 values)".
-    pub async fn first_not_finite(&mut self, _batch: Option<&Batch>) -> Result<Option<String>> {
-        unimplemented!()
+    /// "`top_l.0.weight` (12 of 187904 values)". Looks at the MLPs' parameters and the scales, then, with
+    /// a batch, runs the step's commands one by one, without updating, and looks at what each wrote.
+    pub async fn first_not_finite(&mut self, batch: Option<&Batch>) -> Result<Option<String>> {
+        for i in 0..self.names.len() {
+            let tensor = self.names[i].clone();
+            let small = !tensor.name.contains("emb_l") || tensor.name.contains("scale");
+            if small && let Some(found) = count_not_finite(&tensor.name, &self.read(&tensor.name, 0, tensor.len() as usize).await?) {
+                return Ok(Some(found));
+            }
+        }
+        let Some(batch) = batch else { return Ok(None) };
+        self.upload(batch, TRAIN)?;
+        if let Some(found) = count_not_finite("dense features of the batch", &batch.dense) {
+            return Ok(Some(found));
+        }
+        let uniform = StepUniform { slot: 0, ..self.uniform(0, batch) };
+        let gradients = self.phase(phase::GRADIENTS)?;
+        for command in 0..self.recorded.plan.phases[gradients].commands.len() {
+            self.engine.run_command(gradients, command, &uniform)?;
+            if let Some(found) = self.not_finite_after(gradients, command, batch).await? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn not_finite_after(&mut self, phase: usize, command: usize, batch: &Batch) -> Result<Option<String>> {
+        let command = self.recorded.plan.phases[phase].commands[command].clone();
+        for (binding, &view) in command.kernel.bindings.iter().zip(&command.views) {
+            if binding.access != Access::Write || binding.elem != crate::plan::Elem::F32 {
+                continue;
+            }
+            let values = floats(&self.engine.read(view).await?);
+            let buffer = self.recorded.plan.buffers[view.buffer.0].clone();
+            let dim = self.shape.dim;
+            if view.buffer == self.recorded.gathered.buffer {
+                let live = &values[..batch.touched() * dim];
+                if let Some(u) = live.chunks_exact(dim).position(|row| row.iter().any(|v| !v.is_finite())) {
+                    let table = batch.row_tables[u];
+                    let of_table =
+                        live.chunks_exact(dim).zip(&batch.row_tables).filter(|(_, t)| **t == table).flat_map(|(r, _)| r.iter().copied());
+                    return Ok(count_not_finite(&format!("emb_l.{table}.weight"), &of_table.collect::<Vec<f32>>()));
+                }
+                continue;
+            }
+            // Buffers with one row per sample hold old values behind the live samples.
+            let live =
+                if buffer.shape.starts_with("[B") { values.len() / self.capacity[TRAIN].samples * batch.samples } else { values.len() };
+            let live = if buffer.shape.starts_with("[U") { batch.touched() * dim } else { live };
+            let name = if buffer.shape == "flat" { format!("{} of {}", buffer.name, command.label) } else { buffer.name };
+            if let Some(found) = count_not_finite(&name, &values[..live]) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 }
 
-/// One adapter, for `dqrm devices`.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct Adapter {
-    /// Name.
-    pub name: String,
-    /// `Vulkan`, `Metal`, `Dx12`, `BrowserWebGpu`, or `cpu`.
-    pub backend: String,
-    /// `discrete`, `integrated`, `virtual`, `software`, `cpu engine`.
-    pub kind: String,
-    /// Driver and its version.
-    pub driver: String,
-    /// Largest storage binding, in bytes (u64::MAX for the CPU engine).
-    pub max_storage_binding: u64,
-    /// Largest buffer, in bytes.
-    pub max_buffer: u64,
-    /// Storage buffers a shader may use.
-    pub max_storage_buffers: u32,
-    /// Workgroup memory, in bytes.
-    pub max_workgroup_storage: u32,
-    /// Invocations in a workgroup.
-    pub max_invocations: u32,
-    /// Features that matter here: `subgroups 32..32`, `f16`, `timestamps` ….
-    pub features: Vec<String>,
-    /// What `--device auto` would take.
-    pub chosen_by_auto: bool,
+fn count_not_finite(name: &str, values: &[f32]) -> Option<String> {
+    let bad = values.iter().filter(|v| !v.is_finite()).count();
+    (bad > 0).then(|| format!("`{name}` ({bad} of {} values)", values.len()))
 }
 
-/// All adapters, the CPU engine last.
-pub async fn adapters() -> Vec<Adapter> {
-    unimplemented!()
+fn floats(words: &[u32]) -> Vec<f32> {
+    bytemuck::cast_slice(words).to_vec()
 }

@@ -129,7 +129,10 @@ impl Batch {
                 for place in block.offsets[bag]..block.offsets[bag + 1] {
                     let id = block.ids[place as usize];
                     if id as u64 >= tables.rows()[table] {
-                        return Err(Error::Data(format!("row {id} of table {table} does not exist; the table has {} rows", tables.rows()[table])));
+                        return Err(Error::Data(format!(
+                            "row {id} of table {table} does not exist; the table has {} rows",
+                            tables.rows()[table]
+                        )));
                     }
                     keys.push((id as u64) << 32 | owners.len() as u64);
                     owners.push(b as u32);

@@ -1,0 +1,282 @@
+//! Embedding bags, sum pooling, over the rows a batch touches.
+//!
+//! `gathered[u] = q(table[row_u])`, `pooled[b, k] = Σ_bag gathered`, and backwards
+//! `gradient[u] = Σ d_pooled[b, k_u]` over the samples that used row u, in order. q is fake
+//! quantization with the table's scale; its gradient is the identity (straight-through estimator,
+//! arXiv 2410.20046 section 3). Only touched rows are read, quantized once each, and no second copy
+//! of a table exists. An empty bag is the zero vector.
+
+use super::case::{Case, ELEMENTWISE, EXACT, sums};
+use super::parallel;
+use crate::data::{Batch, Block};
+use crate::params;
+use crate::plan::kernel::{reads, shared, writes};
+use crate::plan::{Args, Elem, Kernel, Plan, View, grid};
+use crate::quant;
+use crate::tables::Tables;
+
+params!(
+    /// Parameters of `gather_rows`.
+    GatherParams {
+        /// D
+        dim: u32,
+        /// Which shard is bound.
+        shard: u32,
+        /// Largest code, or 0 for no quantization.
+        max_code: f32,
+    }
+);
+params!(
+    /// Parameters of `pool_bags`.
+    PoolParams {
+        /// K
+        tables: u32,
+        /// D
+        dim: u32,
+        /// Largest code when the sum is quantized, else 0.
+        max_code: f32,
+    }
+);
+params!(
+    /// Parameters of `bag_gradient`.
+    BagGradientParams {
+        /// K
+        tables: u32,
+        /// D
+        dim: u32,
+    }
+);
+
+const SOURCE: &str = include_str!("../../shaders/embedding_bag.wgsl");
+const SHARED: &[&str] = &[shared::STEP, shared::INDEX, shared::QUANT];
+
+/// Copies and quantizes the touched rows of one shard.
+pub static GATHER_ROWS: Kernel = Kernel {
+    name: "gather_rows",
+    op: "embedding_bag",
+    source: SOURCE,
+    shared: SHARED,
+    workgroup: [64, 1, 1],
+    params: GatherParams::FIELDS,
+    bindings: &[
+        reads("rows", Elem::U32),
+        reads("row_tables", Elem::U32),
+        reads("shard_offsets", Elem::U32),
+        reads("scales", Elem::F32),
+        reads("table", Elem::F32),
+        writes("gathered", Elem::F32),
+    ],
+    twin: gather_rows,
+};
+
+/// Sums bags.
+pub static POOL_BAGS: Kernel = Kernel {
+    name: "pool_bags",
+    op: "embedding_bag",
+    source: SOURCE,
+    shared: SHARED,
+    workgroup: [64, 1, 1],
+    params: PoolParams::FIELDS,
+    bindings: &[
+        reads("bag_offsets", Elem::U32),
+        reads("bag_rows", Elem::U32),
+        reads("pool_scales", Elem::F32),
+        reads("pool_gathered", Elem::F32),
+        writes("pooled", Elem::F32),
+    ],
+    twin: pool_bags,
+};
+
+/// One gradient row for each touched row.
+pub static BAG_GRADIENT: Kernel = Kernel {
+    name: "bag_gradient",
+    op: "embedding_bag",
+    source: SOURCE,
+    shared: SHARED,
+    workgroup: [64, 1, 1],
+    params: BagGradientParams::FIELDS,
+    bindings: &[
+        reads("row_offsets", Elem::U32),
+        reads("row_samples", Elem::U32),
+        reads("gradient_tables", Elem::U32),
+        reads("d_pooled", Elem::F32),
+        writes("row_gradients", Elem::F32),
+    ],
+    twin: bag_gradient,
+};
+
+/// This op's kernels.
+pub const KERNELS: &[&Kernel] = &[&GATHER_ROWS, &POOL_BAGS, &BAG_GRADIENT];
+
+/// The index buffers of a batch on the device.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchViews {
+    /// `[B * K + 1]`
+    pub bag_offsets: View,
+    /// `[ids]`
+    pub bag_rows: View,
+    /// `[U]`
+    pub rows: View,
+    /// `[U]`
+    pub row_tables: View,
+    /// `[S + 1]`
+    pub shard_offsets: View,
+    /// `[U + 1]`
+    pub row_offsets: View,
+    /// `[ids]`
+    pub row_samples: View,
+}
+
+/// What is quantized, and how far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quantize {
+    /// Nothing.
+    Nothing,
+    /// Each row, to codes up to this; packed tables can hold the result.
+    Rows(u32),
+    /// The sum of each bag, to codes up to this, as the published code does.
+    Sums(u32),
+}
+
+/// Records gather and pooling. `shards` are the bound tables; `gathered` is `[U, D]`, `pooled` `[B, K, D]`.
+#[expect(clippy::too_many_arguments, reason = "one argument per tensor, as in the formula")]
+pub fn forward(plan: &mut Plan, tables: &Tables, batch: &BatchViews, quantize: Quantize, scales: View, shards: &[View], gathered: View, pooled: View) {
+    let dim = tables.dim();
+    let (rows_code, sums_code) = match quantize {
+        Quantize::Nothing => (0, 0),
+        Quantize::Rows(n) => (n, 0),
+        Quantize::Sums(n) => (0, n),
+    };
+    for (s, &shard) in shards.iter().enumerate() {
+        let most = (gathered.len / dim).min(tables.rows_in_shard(s) as usize);
+        let params = GatherParams { dim: dim as u32, shard: s as u32, max_code: rows_code as f32 };
+        let views = [batch.rows, batch.row_tables, batch.shard_offsets, scales, shard, gathered];
+        plan.push(&GATHER_ROWS, format!("shard {s}"), &params, &views, grid(most * dim));
+    }
+    let params = PoolParams { tables: tables.count() as u32, dim: dim as u32, max_code: sums_code as f32 };
+    plan.push(&POOL_BAGS, "bags", &params, &[batch.bag_offsets, batch.bag_rows, scales, gathered, pooled], grid(pooled.len));
+}
+
+/// Records the gradient of the touched rows, `row_gradients` `[U, D]`, from `d_pooled` `[B, K, D]`.
+pub fn backward(plan: &mut Plan, tables: &Tables, batch: &BatchViews, d_pooled: View, row_gradients: View) {
+    let params = BagGradientParams { tables: tables.count() as u32, dim: tables.dim() as u32 };
+    let views = [batch.row_offsets, batch.row_samples, batch.row_tables, d_pooled, row_gradients];
+    plan.push(&BAG_GRADIENT, "rows", &params, &views, grid(row_gradients.len));
+}
+
+fn gather_rows(mut args: Args<'_>) {
+    let p: GatherParams = args.params();
+    let (rows, row_tables, shard_offsets) = (args.u32s(0), args.u32s(1), args.u32s(2));
+    let (scales, table, gathered) = (args.f32s(3), args.f32s(4), args.output());
+    let (dim, shard) = (p.dim as usize, p.shard as usize);
+    let (first, last) = (shard_offsets[shard] as usize, shard_offsets[shard + 1] as usize);
+    parallel::rows(&mut gathered[first * dim..last * dim], dim, |i, out| {
+        let row = rows[first + i] as usize * dim;
+        out.copy_from_slice(&table[row..row + dim]);
+        if p.max_code > 0.0 {
+            quantize(out, scales[row_tables[first + i] as usize], p.max_code);
+        }
+    });
+}
+
+#[inline(always)]
+fn quantize(values: &mut [f32], scale: f32, max_code: f32) {
+    let inverse = 1.0 / scale;
+    values.iter_mut().for_each(|v| *v = quant::fake_quant(*v, scale, inverse, max_code));
+}
+
+fn pool_bags(mut args: Args<'_>) {
+    let p: PoolParams = args.params();
+    let (bag_offsets, bag_rows, scales, gathered) = (args.u32s(0), args.u32s(1), args.f32s(2), args.f32s(3));
+    let (tables, dim) = (p.tables as usize, p.dim as usize);
+    let live = args.step.batch as usize * tables * dim;
+    parallel::rows(&mut args.output()[..live], dim, |bag, out| {
+        out.fill(0.0);
+        for &u in &bag_rows[bag_offsets[bag] as usize..bag_offsets[bag + 1] as usize] {
+            let row = &gathered[u as usize * dim..][..dim];
+            out.iter_mut().zip(row).for_each(|(o, r)| *o += r);
+        }
+        if p.max_code > 0.0 {
+            quantize(out, scales[bag % tables], p.max_code);
+        }
+    });
+}
+
+fn bag_gradient(mut args: Args<'_>) {
+    let p: BagGradientParams = args.params();
+    let (row_offsets, row_samples, row_tables, d_pooled) = (args.u32s(0), args.u32s(1), args.u32s(2), args.f32s(3));
+    let (tables, dim) = (p.tables as usize, p.dim as usize);
+    let live = args.step.touched as usize * dim;
+    parallel::rows(&mut args.output()[..live], dim, |u, out| {
+        out.fill(0.0);
+        for &b in &row_samples[row_offsets[u] as usize..row_offsets[u + 1] as usize] {
+            let row = &d_pooled[(b as usize * tables + row_tables[u] as usize) * dim..][..dim];
+            out.iter_mut().zip(row).for_each(|(o, r)| *o += r);
+        }
+    });
+}
+
+/// Bags for cases: sizes cycle through `sizes`, ids through the tables (`same`: every id is row 0).
+pub(super) fn example(samples: usize, rows: &[u64], dim: usize, max_binding: u64, sizes: &[usize], same: bool) -> (Tables, Batch) {
+    let tables = Tables::new(rows, dim, max_binding).expect("a case's tables fit");
+    let mut block = Block::new();
+    block.samples = samples;
+    let mut n = 0u64;
+    for bag in 0..samples * rows.len() {
+        for _ in 0..sizes[bag % sizes.len()] {
+            n += 1;
+            block.ids.push(if same { 0 } else { (n.wrapping_mul(2_654_435_761) % rows[bag % rows.len()]) as u32 });
+        }
+        block.end_bag();
+    }
+    let batch = Batch::prepare(&block, &tables).expect("a case's ids lie in its tables");
+    (tables, batch)
+}
+
+/// The index buffers of a batch in a case.
+pub(super) fn views(case: &mut Case, batch: &Batch) -> BatchViews {
+    BatchViews {
+        bag_offsets: case.u32s("bag_offsets", batch.bag_offsets.clone()),
+        bag_rows: case.u32s("bag_rows", batch.bag_rows.clone()),
+        rows: case.u32s("rows", batch.rows.clone()),
+        row_tables: case.u32s("row_tables", batch.row_tables.clone()),
+        shard_offsets: case.u32s("shard_offsets", batch.shard_offsets.clone()),
+        row_offsets: case.u32s("row_offsets", batch.row_offsets.clone()),
+        row_samples: case.u32s("row_samples", batch.row_samples.clone()),
+    }
+}
+
+fn case(name: &str, samples: usize, rows: &[u64], dim: usize, max_binding: u64, sizes: &[usize], same: bool, quantize: Quantize) -> Case {
+    let (tables, batch) = example(samples, rows, dim, max_binding, sizes, same);
+    let mut case = Case::new(format!("embedding_bag {name}"), samples, batch.touched());
+    let views = views(&mut case, &batch);
+    let scales = case.f32s("scales", (0..rows.len()).map(|k| 0.0625 * (k % 5 + 1) as f32).collect());
+    let shards: Vec<View> = (0..tables.shards()).map(|s| case.random(&format!("shard {s}"), tables.rows_in_shard(s) as usize * dim)).collect();
+    let gathered = case.output("gathered", batch.touched() * dim);
+    let pooled = case.output("pooled", samples * rows.len() * dim);
+    forward(&mut case.plan, &tables, &views, quantize, scales, &shards, gathered, pooled);
+    let d_pooled = case.random("d_pooled", samples * rows.len() * dim);
+    let row_gradients = case.output("row_gradients", batch.touched() * dim);
+    backward(&mut case.plan, &tables, &views, d_pooled, row_gradients);
+    let longest = batch.row_offsets.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0) as usize;
+    if batch.touched() > 0 {
+        case.check(gathered, if quantize == Quantize::Nothing { EXACT } else { ELEMENTWISE });
+        case.check(row_gradients, sums(longest));
+    }
+    case.check(pooled, ELEMENTWISE);
+    case
+}
+
+/// Cases.
+pub fn cases() -> Vec<Case> {
+    let all = u64::MAX;
+    vec![
+        case("one bag of one id", 1, &[1], 1, all, &[1], false, Quantize::Rows(7)),
+        case("odd sizes, bags empty or long", 7, &[5, 1, 33], 3, all, &[0, 1, 5, 2], false, Quantize::Nothing),
+        case("all bags empty", 4, &[5, 2], 4, all, &[0], false, Quantize::Rows(7)),
+        case("all ids equal", 300, &[9, 4], 8, all, &[1], true, Quantize::Rows(7)),
+        case("a table over three bindings", 65, &[11, 70, 3], 4, 30 * 16, &[1, 2], false, Quantize::Rows(127)),
+        case("sums quantized", 33, &[40, 2, 17], 16, all, &[3, 1], false, Quantize::Sums(7)),
+        case("Kaggle's 26 tables, B 128", 128, &[1000; 26], 16, all, &[1], false, Quantize::Rows(7)),
+    ]
+}

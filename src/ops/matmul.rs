@@ -1,0 +1,237 @@
+//! The linear layer: `y = act(x Wᵗ + bias)` and its gradients. Weights are (outputs, inputs) as in
+//! PyTorch, samples are rows. ReLU is fused into the forward store; its mask is fused into the store
+//! of the gradient that reaches the layer below.
+
+use super::case::{Case, sums};
+use super::parallel;
+use crate::params;
+use crate::plan::kernel::{reads, shared, writes};
+use crate::plan::{Args, Binding, Elem, Kernel, Plan, View, grid};
+
+params!(
+    /// Parameters of all kernels of this op.
+    MatmulParams {
+        /// Width of the layer's input.
+        inputs: u32,
+        /// Width of its output.
+        outputs: u32,
+        /// 1 when a ReLU follows.
+        relu: u32,
+    }
+);
+
+const SOURCE: &str = include_str!("../../shaders/matmul.wgsl");
+const SHARED: &[&str] = &[shared::STEP, shared::INDEX];
+
+const fn kernel(name: &'static str, workgroup: [u32; 3], bindings: &'static [Binding], twin: fn(Args<'_>)) -> Kernel {
+    Kernel { name, op: "matmul", source: SOURCE, shared: SHARED, workgroup, params: MatmulParams::FIELDS, bindings, twin }
+}
+
+/// `y = act(x Wᵗ + bias)`
+pub static MATMUL_NT: Kernel = kernel(
+    "matmul_nt",
+    [8, 8, 1],
+    &[reads("x", Elem::F32), reads("w", Elem::F32), reads("bias", Elem::F32), writes("y", Elem::F32)],
+    matmul_nt,
+);
+/// `dx = dz W`
+pub static MATMUL_NN: Kernel =
+    kernel("matmul_nn", [8, 8, 1], &[reads("dz", Elem::F32), reads("nn_w", Elem::F32), writes("dx", Elem::F32)], matmul_nn);
+/// `dx = dz W`, zero where the gate is not positive.
+pub static MATMUL_NN_GATED: Kernel = kernel(
+    "matmul_nn_gated",
+    [8, 8, 1],
+    &[reads("dz", Elem::F32), reads("nn_w", Elem::F32), writes("dx", Elem::F32), reads("gate", Elem::F32)],
+    matmul_nn_gated,
+);
+/// `dW = dzᵗ x`
+pub static MATMUL_TN: Kernel =
+    kernel("matmul_tn", [8, 8, 1], &[reads("tn_dz", Elem::F32), reads("tn_x", Elem::F32), writes("dw", Elem::F32)], matmul_tn);
+/// `db = Σ_b dz`
+pub static BIAS_GRADIENT: Kernel =
+    kernel("bias_gradient", [64, 1, 1], &[reads("bias_dz", Elem::F32), writes("d_bias", Elem::F32)], bias_gradient);
+
+/// This op's kernels.
+pub const KERNELS: &[&Kernel] = &[&MATMUL_NT, &MATMUL_NN, &MATMUL_NN_GATED, &MATMUL_TN, &BIAS_GRADIENT];
+
+/// Widths and activation of one layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Linear {
+    /// Width of the input.
+    pub inputs: usize,
+    /// Width of the output.
+    pub outputs: usize,
+    /// A ReLU follows.
+    pub relu: bool,
+}
+
+impl Linear {
+    fn params(self) -> MatmulParams {
+        MatmulParams { inputs: self.inputs as u32, outputs: self.outputs as u32, relu: self.relu as u32 }
+    }
+}
+
+/// Workgroups of 8 x 8 invocations with 4 x 4 results each.
+fn tiles(columns: usize, rows: usize) -> [u32; 3] {
+    [columns.div_ceil(32) as u32, rows.div_ceil(32) as u32, 1]
+}
+
+/// Records `y = act(x Wᵗ + bias)` for up to `batch` samples.
+#[expect(clippy::too_many_arguments, reason = "one argument per tensor, as in the formula")]
+pub fn forward(plan: &mut Plan, label: &str, layer: Linear, batch: usize, x: View, w: View, bias: View, y: View) {
+    plan.push(&MATMUL_NT, label, &layer.params(), &[x, w, bias, y], tiles(layer.outputs, batch));
+}
+
+/// Records the gradients of the weights and the bias from `dz` (the gradient before the activation).
+#[expect(clippy::too_many_arguments, reason = "one argument per tensor, as in the formula")]
+pub fn backward_weights(plan: &mut Plan, label: &str, layer: Linear, dz: View, x: View, dw: View, d_bias: View) {
+    plan.push(&MATMUL_TN, format!("{label}.weight"), &layer.params(), &[dz, x, dw], tiles(layer.inputs, layer.outputs));
+    plan.push(&BIAS_GRADIENT, format!("{label}.bias"), &layer.params(), &[dz, d_bias], grid(layer.outputs));
+}
+
+/// Records `dx = dz W` for up to `batch` samples; with a gate (the input, when it is a ReLU's output) `dx` is
+/// already the gradient before that activation.
+#[expect(clippy::too_many_arguments, reason = "one argument per tensor, as in the formula")]
+pub fn backward_input(plan: &mut Plan, label: &str, layer: Linear, batch: usize, dz: View, w: View, gate: Option<View>, dx: View) {
+    let grid = tiles(layer.inputs, batch);
+    match gate {
+        Some(gate) => plan.push(&MATMUL_NN_GATED, label, &layer.params(), &[dz, w, dx, gate], grid),
+        None => plan.push(&MATMUL_NN, label, &layer.params(), &[dz, w, dx], grid),
+    }
+}
+
+/// A matrix in memory: element (r, c) at `r * row_stride + c * column_stride`.
+struct Matrix<'a> {
+    values: &'a [f32],
+    row_stride: usize,
+    column_stride: usize,
+}
+
+/// `out[m, n] = a[m, k] b[k, n]`, `out` row-major, through the `gemm` crate.
+fn product(out: &mut [f32], m: usize, n: usize, k: usize, a: &Matrix<'_>, b: &Matrix<'_>) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    let last = |x: &Matrix<'_>, rows: usize, columns: usize| (rows - 1) * x.row_stride + (columns - 1) * x.column_stride;
+    assert!(out.len() >= m * n && k > 0 && a.values.len() > last(a, m, k) && b.values.len() > last(b, k, n));
+    let threads = if m * n * k < 1 << 18 { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(0) };
+    #[expect(unsafe_code, reason = "gemm takes pointers; the line above proves every element it touches lies inside its slice, and it is measured faster than the safe crates")]
+    // SAFETY: `out` is borrowed mutably and does not overlap the inputs; all extents were asserted.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            n as isize,
+            false,
+            a.values.as_ptr(),
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.values.as_ptr(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            threads,
+        );
+    }
+}
+
+fn matmul_nt(mut args: Args<'_>) {
+    let p: MatmulParams = args.params();
+    let (inputs, outputs, batch) = (p.inputs as usize, p.outputs as usize, args.step.batch as usize);
+    let (x, w, bias) = (args.f32s(0), args.f32s(1), args.f32s(2));
+    let y = &mut args.output()[..batch * outputs];
+    let (x, w) = (Matrix { values: x, row_stride: inputs, column_stride: 1 }, Matrix { values: w, row_stride: 1, column_stride: inputs });
+    product(y, batch, outputs, inputs, &x, &w);
+    parallel::rows(y, outputs, |_, row| {
+        for (v, b) in row.iter_mut().zip(bias) {
+            let sum = *v + b;
+            *v = if p.relu != 0 && sum <= 0.0 { 0.0 } else { sum };
+        }
+    });
+}
+
+fn input_gradient(args: &mut Args<'_>, dx: &mut [f32]) {
+    let p: MatmulParams = args.params();
+    let (inputs, outputs) = (p.inputs as usize, p.outputs as usize);
+    let dz = Matrix { values: args.f32s(0), row_stride: outputs, column_stride: 1 };
+    let w = Matrix { values: args.f32s(1), row_stride: inputs, column_stride: 1 };
+    product(dx, args.step.batch as usize, inputs, outputs, &dz, &w);
+}
+
+fn matmul_nn(mut args: Args<'_>) {
+    let dx = args.output();
+    input_gradient(&mut args, dx);
+}
+
+fn matmul_nn_gated(mut args: Args<'_>) {
+    let p: MatmulParams = args.params();
+    let dx = args.output();
+    input_gradient(&mut args, dx);
+    let gate = args.f32s(2);
+    let live = args.step.batch as usize * p.inputs as usize;
+    parallel::pieces(&mut dx[..live], |first, piece| {
+        piece.iter_mut().zip(&gate[first..]).for_each(|(d, &g)| *d = if g <= 0.0 { 0.0 } else { *d });
+    });
+}
+
+fn matmul_tn(mut args: Args<'_>) {
+    let p: MatmulParams = args.params();
+    let (inputs, outputs) = (p.inputs as usize, p.outputs as usize);
+    let dz = Matrix { values: args.f32s(0), row_stride: 1, column_stride: outputs };
+    let x = Matrix { values: args.f32s(1), row_stride: inputs, column_stride: 1 };
+    product(args.output(), outputs, inputs, args.step.batch as usize, &dz, &x);
+}
+
+fn bias_gradient(mut args: Args<'_>) {
+    let p: MatmulParams = args.params();
+    let outputs = p.outputs as usize;
+    let dz = &args.f32s(0)[..args.step.batch as usize * outputs];
+    let out = args.output();
+    pulp::Arch::new().dispatch(|| {
+        out.fill(0.0);
+        for row in dz.chunks_exact(outputs) {
+            out.iter_mut().zip(row).for_each(|(o, z)| *o += z);
+        }
+    });
+}
+
+fn case(batch: usize, inputs: usize, outputs: usize, relu: bool) -> Case {
+    let mut case = Case::new(format!("matmul B {batch}, {inputs} to {outputs}{}", if relu { ", ReLU" } else { "" }), batch, 0);
+    let layer = Linear { inputs, outputs, relu };
+    let (x, w, bias) = (case.random("x", batch * inputs), case.random("w", outputs * inputs), case.random("bias", outputs));
+    let y = case.output("y", batch * outputs);
+    forward(&mut case.plan, "layer", layer, batch, x, w, bias, y);
+    case.check(y, sums(inputs));
+    let dz = case.random("dz", batch * outputs);
+    let (dw, d_bias) = (case.output("dw", outputs * inputs), case.output("d_bias", outputs));
+    backward_weights(&mut case.plan, "layer", layer, dz, x, dw, d_bias);
+    let dx = case.output("dx", batch * inputs);
+    backward_input(&mut case.plan, "layer", layer, batch, dz, w, relu.then_some(x), dx);
+    case.check(dw, sums(batch));
+    case.check(d_bias, sums(batch));
+    case.check(dx, sums(outputs));
+    case.flops = 6 * (batch * inputs * outputs) as u64;
+    case
+}
+
+/// Cases.
+pub fn cases() -> Vec<Case> {
+    vec![
+        case(1, 1, 1, false),
+        case(1, 13, 5, true),
+        case(7, 3, 1, false),
+        case(33, 65, 34, true),
+        case(128, 13, 512, true),
+        case(128, 367, 512, true),
+        case(128, 512, 256, true),
+        case(128, 256, 1, false),
+        case(601, 40, 12, true),
+    ]
+}

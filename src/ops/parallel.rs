@@ -1,0 +1,36 @@
+//! Loops over rows for the twins: in parallel when there is enough to do, with the widest vector
+//! instructions the machine has.
+
+use rayon::prelude::*;
+
+/// Values below which one thread is quicker.
+const SMALL: usize = 1 << 14;
+
+/// Calls `f(row number, row)` for each row of `width` values. Rows do not depend on each other, so
+/// the result is the same for any number of threads.
+#[inline(always)]
+pub(crate) fn rows<F: Fn(usize, &mut [f32]) + Sync + Send>(out: &mut [f32], width: usize, f: F) {
+    let arch = pulp::Arch::new();
+    if out.len() < SMALL || rayon::current_num_threads() == 1 {
+        return arch.dispatch(|| out.chunks_exact_mut(width).enumerate().for_each(|(i, row)| f(i, row)));
+    }
+    let per_piece = (out.len() / width).div_ceil(4 * rayon::current_num_threads()).max(1);
+    out.par_chunks_mut(per_piece * width).enumerate().for_each(|(piece, rows)| {
+        arch.dispatch(|| rows.chunks_exact_mut(width).enumerate().for_each(|(i, row)| f(piece * per_piece + i, row)));
+    });
+}
+
+/// Calls `f(first index, values)` for consecutive pieces of `out`.
+#[inline(always)]
+pub(crate) fn pieces<F: Fn(usize, &mut [f32]) + Sync + Send>(out: &mut [f32], f: F) {
+    let arch = pulp::Arch::new();
+    if out.len() < 2 * SMALL || rayon::current_num_threads() == 1 {
+        return arch.dispatch(|| f(0, out));
+    }
+    out.par_chunks_mut(SMALL).enumerate().for_each(|(i, piece)| arch.dispatch(|| f(i * SMALL, piece)));
+}
+
+/// The largest magnitude as bits (NaN counts as the largest of all), like `abs_bits` in WGSL.
+pub(crate) fn max_abs_bits(values: &[u32]) -> u32 {
+    pulp::Arch::new().dispatch(|| values.iter().fold(0, |m, v| m.max(v & 0x7fff_ffff)))
+}
