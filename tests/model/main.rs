@@ -14,16 +14,21 @@ mod run;
 mod golden;
 mod published;
 
+use dqrm::config::Device;
 use std::io::Write;
 
-/// Says on the terminal, past the capture of test output, that a test was skipped. Where the
-/// environment sets `DQRM_REQUIRE_GPU=1`, a missing adapter is a failure instead.
+/// Says on the terminal, past the capture of test output, that a test was skipped.
 fn skip(test: &str, reason: &str) {
     writeln!(std::io::stderr(), "{test} skipped: {reason}").expect("stderr can be written");
 }
 
-/// [`skip`] for a missing adapter.
-fn skip_adapter(test: &str, reason: &str) {
-    assert!(std::env::var_os("DQRM_REQUIRE_GPU").is_none_or(|v| v != "1"), "DQRM_REQUIRE_GPU=1, but {reason}");
-    skip(test, &format!("no adapter ({reason})"));
+/// False, and said, when `device` needs an adapter and there is none; a failure where
+/// `DQRM_REQUIRE_GPU=1`. An adapter that refuses to work is not a missing one.
+fn available(test: &str, device: &Device) -> bool {
+    let found = *device == Device::Cpu || pollster::block_on(dqrm::session::adapters()).iter().any(|a| a.backend != "cpu");
+    if !found {
+        assert!(std::env::var_os("DQRM_REQUIRE_GPU").is_none_or(|v| v != "1"), "DQRM_REQUIRE_GPU=1, but there is no adapter");
+        skip(test, "no adapter");
+    }
+    found
 }
