@@ -55,7 +55,7 @@ fn block(file: &str, before: usize, lines: &[&str], case: &Case) -> Result<Block
         let fields: Vec<&str> = line.split('\t').collect();
         let expected = 1 + case.dense + case.rows.len();
         if fields.len() != expected {
-            return Err(bad(0, format!("{} fields, but {expected} are expected", fields.len())));
+            return Err(Error::Data(format!("{file}, line {}: {} fields, but {expected} are expected", before + i + 1, fields.len())));
         }
         block.labels.push(label(fields[0]).map_err(|e| bad(1, e))?);
         for (j, field) in fields[1..=case.dense].iter().enumerate() {
