@@ -15,8 +15,10 @@ pub mod ids;
 #[cfg(feature = "cli")]
 pub mod loader;
 pub mod synthetic;
+mod teacher;
 #[cfg(feature = "cli")]
 pub mod text;
+mod zipf;
 
 /// Samples with their ids as row numbers.
 #[derive(Debug, Clone, Default, PartialEq)]
