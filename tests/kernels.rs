@@ -31,7 +31,8 @@ fn bindings_and_sizes_are_those_of_the_kernels() {
     for kernel in kernels() {
         let module = parse(kernel);
         let info = Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module).unwrap();
-        let index = module.entry_points.iter().position(|e| e.name == kernel.name).unwrap_or_else(|| panic!("no entry point {}", kernel.name));
+        let index =
+            module.entry_points.iter().position(|e| e.name == kernel.name).unwrap_or_else(|| panic!("no entry point {}", kernel.name));
         assert_eq!(module.entry_points[index].workgroup_size, kernel.workgroup, "{}", kernel.name);
         let uses = info.get_entry_point(index);
         let mut storage = 0;
@@ -44,7 +45,9 @@ fn bindings_and_sizes_are_those_of_the_kernels() {
             layouter.update(module.to_ctx()).unwrap();
             match (&global.binding, global.space) {
                 (_, naga::AddressSpace::WorkGroup) => workgroup_bytes += layouter[global.ty].size,
-                (Some(b), naga::AddressSpace::Uniform) if b.group == 1 => check_struct(&module, global.ty, &StepUniform::FIELDS, kernel.name),
+                (Some(b), naga::AddressSpace::Uniform) if b.group == 1 => {
+                    check_struct(&module, global.ty, &StepUniform::FIELDS, kernel.name)
+                }
                 (Some(b), naga::AddressSpace::Uniform) => {
                     assert_eq!((b.group, b.binding), (0, 0), "{}", kernel.name);
                     check_struct(&module, global.ty, kernel.params, kernel.name);
@@ -94,8 +97,10 @@ fn check_struct(module: &naga::Module, ty: naga::Handle<naga::Type>, fields: &[(
 
 #[test]
 fn every_kernel_has_a_case() {
-    let covered: std::collections::HashSet<&str> =
-        cases().iter().flat_map(|c| c.plan.phases.iter().flat_map(|p| p.commands.iter().map(|c| c.kernel.name)).collect::<Vec<_>>()).collect();
+    let covered: std::collections::HashSet<&str> = cases()
+        .iter()
+        .flat_map(|c| c.plan.phases.iter().flat_map(|p| p.commands.iter().map(|c| c.kernel.name)).collect::<Vec<_>>())
+        .collect();
     for kernel in kernels() {
         assert!(covered.contains(kernel.name), "no case runs {}", kernel.name);
     }
@@ -103,8 +108,7 @@ fn every_kernel_has_a_case() {
 
 /// Runs a case; gives the whole content of every buffer, guards included.
 fn run(case: &Case, engine: &mut dyn Engine) -> Vec<Vec<u32>> {
-    let views: Vec<View> =
-        case.plan.buffers.iter().enumerate().map(|(i, b)| View { buffer: BufferId(i), offset: 0, len: b.len }).collect();
+    let views: Vec<View> = case.plan.buffers.iter().enumerate().map(|(i, b)| View { buffer: BufferId(i), offset: 0, len: b.len }).collect();
     views.iter().for_each(|v| engine.write(*v, &vec![POISON; v.len]).unwrap());
     case.inputs.iter().for_each(|(v, words)| engine.write(*v, words).unwrap());
     engine.run(&[0], &case.step).unwrap();
@@ -113,7 +117,10 @@ fn run(case: &Case, engine: &mut dyn Engine) -> Vec<Vec<u32>> {
 
 fn close(a: u32, b: u32, relative: f32, absolute: f32) -> bool {
     let (x, y) = (f32::from_bits(a), f32::from_bits(b));
-    a == b || (x.is_nan() && y.is_nan() && a != POISON && b != POISON) || x == y || (x - y).abs() <= absolute + relative * x.abs().max(y.abs())
+    a == b
+        || (x.is_nan() && y.is_nan() && a != POISON && b != POISON)
+        || x == y
+        || (x - y).abs() <= absolute + relative * x.abs().max(y.abs())
 }
 
 fn check_memory(case: &Case, memory: &[Vec<u32>], engine: &str) {
@@ -142,7 +149,7 @@ fn shaders_agree_with_their_twins() {
     let Some(adapter) = gpu() else { return };
     let mut compared = 0;
     for case in cases() {
-        let schedule = |limits: &Limits| { Schedule::new(case.plan.clone(), limits).unwrap() };
+        let schedule = |limits: &Limits| Schedule::new(case.plan.clone(), limits).unwrap();
         let cpu = run(&case, &mut CpuEngine::load(schedule(&CpuEngine::limits(None))));
         let mut engine = block_on(GpuEngine::load(&adapter, schedule(&adapter.limits))).unwrap();
         let gpu = run(&case, &mut engine);

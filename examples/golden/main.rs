@@ -1,0 +1,134 @@
+//! Runs golden cases (a folder with `case.json`, `init.safetensors`, `data.tsv` and
+//! `expected.safetensors`) and compares every quantity with its tolerance.
+//!
+//! ```text
+//! cargo run --release --example golden -- DIR… [--device cpu|gpu|NAME] [--dump FILE.safetensors] [--loose]
+//! ```
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
+
+mod arrays;
+mod case;
+mod compare;
+mod data;
+mod dump;
+mod run;
+
+use dqrm::config::Device;
+use dqrm::{Error, Result};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: golden DIR… [--device auto|cpu|gpu|NAME] [--dump FILE.safetensors] [--loose]
+
+  DIR       a case, or a folder of cases
+  --device  what to run on; cpu unless given
+  --dump    writes what was computed, named as in expected.safetensors (which may then be missing);
+            with several cases, to FILE-<case>.safetensors
+  --loose   takes the tolerances for arithmetic that is not correctly rounded";
+
+#[derive(Debug)]
+struct Options {
+    dirs: Vec<PathBuf>,
+    device: Device,
+    dump: Option<PathBuf>,
+    loose: bool,
+}
+
+fn options(mut args: impl Iterator<Item = String>) -> Result<Option<Options>> {
+    let mut options = Options { dirs: Vec::new(), device: Device::Cpu, dump: None, loose: false };
+    while let Some(arg) = args.next() {
+        let (flag, mut value) = match arg.split_once('=') {
+            Some((flag, value)) if flag.starts_with("--") => (flag.to_string(), Some(value.to_string())),
+            _ => (arg, None),
+        };
+        let mut value = || value.take().or_else(|| args.next()).ok_or_else(|| Error::Config(format!("`{flag}` needs a value")));
+        match flag.as_str() {
+            "-h" | "--help" => return Ok(None),
+            "--device" => options.device = Device::from(value()?),
+            "--dump" => options.dump = Some(value()?.into()),
+            "--loose" => options.loose = true,
+            _ if flag.starts_with('-') => return Err(Error::Config(format!("`{flag}` is not an option of this program"))),
+            _ => options.dirs.push(flag.into()),
+        }
+    }
+    if options.dirs.is_empty() { Err(Error::Config("no folder was given".into())) } else { Ok(Some(options)) }
+}
+
+/// `dir` itself when it is a case, or the cases in it, by name.
+fn cases(dir: &Path) -> Result<Vec<PathBuf>> {
+    if dir.join("case.json").is_file() {
+        return Ok(vec![dir.to_path_buf()]);
+    }
+    let entries = std::fs::read_dir(dir).map_err(Error::io("read", dir))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(Error::io("read", dir))?.path();
+        if path.join("case.json").is_file() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    if found.is_empty() { Err(Error::Data(format!("`{}` holds no case.json, nor does a folder in it", dir.display()))) } else { Ok(found) }
+}
+
+/// The last part of a path.
+fn name(dir: &Path) -> String {
+    let whole = dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf());
+    whole.file_name().map_or_else(|| "case".into(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Runs one case and prints its table; true when all is well.
+fn one(dir: &Path, options: &Options, several: bool) -> Result<bool> {
+    let outcome = run::examine(dir, &options.device, options.loose, options.dump.is_some())?;
+    println!("{} on {}", name(dir), outcome.device);
+    if let Some(file) = &options.dump {
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+        let path = if several { file.with_file_name(format!("{stem}-{}.safetensors", name(dir))) } else { file.clone() };
+        dump::write(&path, &outcome.computed)?;
+        println!("  {} arrays written to `{}`", outcome.computed.len(), path.display());
+    }
+    match outcome.report {
+        Some(report) => {
+            print!("{report}");
+            Ok(report.ok())
+        }
+        None => {
+            println!("  nothing to compare with: no expected.safetensors");
+            Ok(true)
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let options = match options(std::env::args().skip(1)) {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("error: {error}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let (mut unreadable, mut agree, mut found) = (0, 0, Vec::new());
+    for dir in &options.dirs {
+        match cases(dir) {
+            Ok(list) => found.extend(list),
+            Err(error) => {
+                eprintln!("error: {error}");
+                unreadable += 1;
+            }
+        }
+    }
+    for dir in &found {
+        match one(dir, &options, found.len() > 1) {
+            Ok(true) => agree += 1,
+            Ok(false) => {}
+            Err(error) => eprintln!("error: {}: {error}", name(dir)),
+        }
+    }
+    println!("{agree} of {} cases agree", found.len());
+    if agree == found.len() && unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
