@@ -1,0 +1,257 @@
+//! The network's shape: presets, what a file may say, and the shape that comes out.
+
+use super::{Quant, ScalePer};
+use crate::error::{Error, Result};
+use crate::quant::Bits;
+use serde::{Deserialize, Serialize};
+
+/// Published shapes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Preset {
+    /// Small enough to train in a minute on two cores.
+    #[default]
+    Tiny,
+    /// Criteo Kaggle, width 16 (DLRM `bench/dlrm_s_criteo_kaggle.sh`).
+    Kaggle,
+    /// Criteo Terabyte, width 64, ids modulo 10 million.
+    Terabyte,
+    /// MLPerf, width 128, ids modulo 40 million.
+    Mlperf,
+}
+
+/// How the dense vector and the pooled embeddings meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Interaction {
+    /// Dot products of all pairs (strict lower triangle), after the dense vector.
+    #[default]
+    Dot,
+    /// All vectors side by side.
+    Cat,
+}
+
+/// The loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Loss {
+    /// Binary cross-entropy from logits, mean over the batch.
+    #[default]
+    Bce,
+    /// Mean squared error of the probability (DLRM's own default, used by its debug run).
+    Mse,
+}
+
+/// The network's shape. Every field that is left out comes from the preset.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub struct Model {
+    /// Which published shape fills in what is not given here.
+    pub preset: Preset,
+    /// Dense features per sample.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dense: Option<usize>,
+    /// Width of an embedding row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dim: Option<usize>,
+    /// Widths of the bottom MLP's layers, without the input; the last must be `dim`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bottom: Option<Vec<usize>>,
+    /// Widths of the top MLP's layers, without the input; the last must be 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top: Option<Vec<usize>>,
+    /// Rows of each table; left out, they come from the data's dictionary, its modulus or the preset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<Vec<u64>>,
+    /// No table gets more rows than this; ids are taken modulo.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_rows: Option<u64>,
+    /// Dot or cat.
+    pub interaction: Interaction,
+    /// Keep the diagonal of the dot interaction (DLRM's `--arch-interaction-itself`).
+    pub interaction_diagonal: bool,
+    /// What is minimised.
+    pub loss: Loss,
+}
+
+/// Rows of the 26 tables of Criteo Kaggle (training logs of the published code).
+pub const KAGGLE_ROWS: [u64; 26] = [
+    1460, 583, 10131227, 2202608, 305, 24, 12517, 633, 3, 93145, 5683, 8351593, 3194, 27, 14992, 5461306, 10, 5652, 2173, 4, 7046547, 18,
+    15, 286181, 105, 142572,
+];
+
+/// Rows of Criteo Terabyte with ids modulo 10 million (published code).
+pub const TERABYTE_ROWS: [u64; 26] = [
+    9980200, 26095, 17224, 7383, 20152, 3, 7112, 1435, 62, 9756762, 1332128, 314263, 10, 2208, 11168, 122, 4, 971, 14, 9994101, 7267918,
+    9946670, 415284, 12422, 102, 36,
+];
+
+/// Rows of the MLPerf model with ids modulo 40 million (`torchrec_dlrm/README.MD` of facebookresearch/dlrm).
+pub const MLPERF_ROWS: [u64; 26] = [
+    40000000, 39060, 17295, 7424, 20265, 3, 7122, 1543, 63, 40000000, 3067956, 405282, 10, 2209, 11938, 155, 4, 976, 14, 40000000,
+    40000000, 40000000, 590152, 12973, 108, 36,
+];
+
+/// The shape a model finally has: nothing left open.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Shape {
+    /// Dense features D.
+    pub dense: usize,
+    /// Embedding width.
+    pub dim: usize,
+    /// Bottom MLP widths, input first: `[dense, …, dim]`.
+    pub bottom: Vec<usize>,
+    /// Top MLP widths, input first: `[interaction output, …, 1]`.
+    pub top: Vec<usize>,
+    /// Rows of each table.
+    pub rows: Vec<u64>,
+    /// Dot or cat.
+    pub interaction: Interaction,
+    /// Diagonal kept.
+    pub diagonal: bool,
+    /// What is minimised.
+    pub loss: Loss,
+}
+
+impl Preset {
+    fn parts(self) -> (usize, Vec<usize>, Vec<usize>, Vec<u64>) {
+        match self {
+            Preset::Tiny => (8, vec![64, 32, 8], vec![64, 32, 1], KAGGLE_ROWS.iter().map(|&r| r.min(2_000)).collect()),
+            Preset::Kaggle => (16, vec![512, 256, 64, 16], vec![512, 256, 1], KAGGLE_ROWS.to_vec()),
+            Preset::Terabyte => (64, vec![512, 256, 64], vec![512, 512, 256, 1], TERABYTE_ROWS.to_vec()),
+            Preset::Mlperf => (128, vec![512, 256, 128], vec![1024, 1024, 512, 256, 1], MLPERF_ROWS.to_vec()),
+        }
+    }
+
+    /// Rows of the preset's tables.
+    pub fn rows(self) -> Vec<u64> {
+        self.parts().3
+    }
+}
+
+impl Model {
+    /// Fills in the preset. `dense` and `rows` are what the data says, for what is not given here.
+    pub fn shape(&self, data_dense: Option<usize>, data_rows: Option<Vec<u64>>) -> Result<Shape> {
+        let (dim, bottom, top, rows) = self.preset.parts();
+        let dense = self.dense.or(data_dense).unwrap_or(13);
+        let dim = self.dim.unwrap_or(dim);
+        let cap = self.max_rows.unwrap_or(u64::MAX);
+        let rows: Vec<u64> = self.rows.clone().or(data_rows).unwrap_or(rows).into_iter().map(|r| r.min(cap)).collect();
+        let bottom = self.bottom.clone().unwrap_or(bottom);
+        let top = self.top.clone().unwrap_or(top);
+        let vectors = rows.len() + 1;
+        let input = match (self.interaction, self.interaction_diagonal) {
+            (Interaction::Dot, false) => dim + vectors * (vectors - 1) / 2,
+            (Interaction::Dot, true) => dim + vectors * (vectors + 1) / 2,
+            (Interaction::Cat, _) => dim * vectors,
+        };
+        let shape = Shape {
+            dense,
+            dim,
+            bottom: std::iter::once(dense).chain(bottom).collect(),
+            top: std::iter::once(input).chain(top).collect(),
+            rows,
+            interaction: self.interaction,
+            diagonal: self.interaction_diagonal,
+            loss: self.loss,
+        };
+        shape.validate()?;
+        Ok(shape)
+    }
+}
+
+impl Shape {
+    /// Checks that the parts fit each other.
+    pub fn validate(&self) -> Result<()> {
+        let fail = |text: String| Err(Error::Config(text));
+        if self.dense == 0 || self.dim == 0 {
+            return fail(format!("model.dense ({}) and model.dim ({}) must be at least 1", self.dense, self.dim));
+        }
+        if self.bottom.len() < 2 || self.bottom.contains(&0) {
+            return fail(format!("model.bottom {:?} must name at least one layer, none of width 0", &self.bottom[1..]));
+        }
+        if self.bottom.last() != Some(&self.dim) {
+            return fail(format!(
+                "the last width of model.bottom is {}, but model.dim is {}; they must be equal, because the dense vector meets the embedding rows in the interaction",
+                self.bottom.last().unwrap_or(&0),
+                self.dim
+            ));
+        }
+        if self.top.len() < 2 || self.top.contains(&0) || self.top.last() != Some(&1) {
+            return fail(format!("model.top {:?} must end with 1 (the logit) and have no width 0", &self.top[1..]));
+        }
+        if self.rows.is_empty() {
+            return fail("the model has no table; give model.rows or data with categorical columns".into());
+        }
+        if let Some(k) = self.rows.iter().position(|&r| r == 0) {
+            return fail(format!("table {k} has 0 rows; every table needs at least 1"));
+        }
+        if let Some(k) = self.rows.iter().position(|&r| r > u32::MAX as u64) {
+            return fail(format!("table {k} has {} rows; row numbers are 32 bits wide, so at most {} fit", self.rows[k], u32::MAX));
+        }
+        Ok(())
+    }
+
+    /// Tables K.
+    pub fn tables(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Embedding parameters.
+    pub fn embedding_parameters(&self) -> u64 {
+        self.rows.iter().sum::<u64>() * self.dim as u64
+    }
+
+    /// MLP parameters: weights and biases.
+    pub fn mlp_parameters(&self) -> u64 {
+        let count = |widths: &[usize]| widths.windows(2).map(|w| (w[0] * w[1] + w[1]) as u64).sum::<u64>();
+        count(&self.bottom) + count(&self.top)
+    }
+
+    /// Bytes of the model in FP32.
+    pub fn fp32_bytes(&self) -> u64 {
+        4 * (self.embedding_parameters() + self.mlp_parameters())
+    }
+
+    /// Bytes of the model when packed: codes, one FP32 scale per table, one per MLP output row
+    /// (biases are codes on the row's scale).
+    pub fn packed_bytes(&self, quant: &Quant) -> u64 {
+        let rows: u64 = self.rows.iter().map(|&r| quant.embedding_bits.packed_bytes(r, self.dim as u64)).sum();
+        let mut total = rows + if quant.embedding_bits.quantized() { 4 * self.rows.len() as u64 } else { 0 };
+        for widths in [&self.bottom, &self.top] {
+            for w in widths.windows(2) {
+                let (input, output) = (w[0] as u64, w[1] as u64);
+                total += quant.mlp_bits.packed_bytes(output, input);
+                let bias_bits = if quant.quantize_bias { quant.mlp_bits } else { Bits::None };
+                total += bias_bits.packed_bytes(1, output);
+                if quant.mlp_bits.quantized() {
+                    total += 4 * if quant.mlp_scale == ScalePer::Channel { output } else { 1 };
+                }
+            }
+        }
+        total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_have_the_published_sizes() {
+        let shape = |preset| Model { preset, ..Model::default() }.shape(None, None).unwrap();
+        let kaggle = shape(Preset::Kaggle);
+        assert_eq!((kaggle.top[0], kaggle.mlp_parameters(), kaggle.embedding_parameters()), (367, 475_985, 540_201_232));
+        let terabyte = shape(Preset::Terabyte);
+        assert_eq!((terabyte.top[0], terabyte.mlp_parameters(), terabyte.embedding_parameters()), (415, 762_177, 3_143_286_336));
+        assert_eq!(shape(Preset::Mlperf).top[0], 479);
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_refused() {
+        let model = Model { dim: Some(32), preset: Preset::Kaggle, ..Model::default() };
+        assert!(model.shape(None, None).unwrap_err().to_string().contains("model.dim is 32"));
+        let model = Model { rows: Some(vec![5, 0]), ..Model::default() };
+        assert!(model.shape(None, None).unwrap_err().to_string().contains("table 1 has 0 rows"));
+    }
+}
