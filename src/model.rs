@@ -102,7 +102,6 @@ impl Activations {
 
 /// Records the network from dense features `[B, D]` and pooled embeddings `[B, K, D]` to logits, for
 /// up to `batch` samples. `prefix` goes before the names of the buffers it declares.
-#[expect(clippy::too_many_arguments, reason = "one argument per tensor, as in the formula")]
 pub fn forward(
     plan: &mut Plan,
     shape: &Shape,
@@ -137,7 +136,6 @@ pub fn forward(
 
 /// Records the way back from `d_logits` `[B]` to the gradients of all parameters (flat) and to
 /// `d_pooled` `[B, K, D]`.
-#[expect(clippy::too_many_arguments, reason = "one argument per tensor, as in the formula")]
 pub fn backward(
     plan: &mut Plan,
     shape: &Shape,

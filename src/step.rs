@@ -119,7 +119,6 @@ pub fn record(shape: &Shape, config: &Config, tables: &Tables, max_bag: &[usize]
     r
 }
 
-#[expect(clippy::too_many_arguments, reason = "everything that decides the size of a buffer")]
 fn declare(
     plan: &mut Plan,
     shape: &Shape,

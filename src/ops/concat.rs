@@ -48,14 +48,12 @@ pub static CONCAT_BACKWARD: Kernel = Kernel {
 pub const KERNELS: &[&Kernel] = &[&CONCAT_FORWARD, &CONCAT_BACKWARD];
 
 /// Records `joined` `[B, (K + 1) D]`.
-#[expect(clippy::too_many_arguments, reason = "one argument per tensor, as in the formula")]
 pub fn forward(plan: &mut Plan, tables: usize, dim: usize, batch: usize, dense: View, pooled: View, joined: View) {
     let params = ConcatParams { tables: tables as u32, dim: dim as u32 };
     plan.push(&CONCAT_FORWARD, "cat", &params, &[dense, pooled, joined], grid(batch * (tables + 1) * dim));
 }
 
 /// Records `d_dense` `[B, D]` and `d_pooled` `[B, K, D]`.
-#[expect(clippy::too_many_arguments, reason = "one argument per tensor, as in the formula")]
 pub fn backward(plan: &mut Plan, tables: usize, dim: usize, batch: usize, dense: View, d_joined: View, d_dense: View, d_pooled: View) {
     let params = ConcatParams { tables: tables as u32, dim: dim as u32 };
     plan.push(&CONCAT_BACKWARD, "cat", &params, &[dense, d_joined, d_dense, d_pooled], grid(batch * (tables + 1) * dim));

@@ -139,7 +139,6 @@ pub enum Quantize {
 }
 
 /// Records gather and pooling. `shards` are the bound tables; `gathered` is `[U, D]`, `pooled` `[B, K, D]`.
-#[expect(clippy::too_many_arguments, reason = "one argument per tensor, as in the formula")]
 pub fn forward(plan: &mut Plan, tables: &Tables, batch: &BatchViews, quantize: Quantize, scales: View, shards: &[View], gathered: View, pooled: View) {
     let dim = tables.dim();
     let (rows_code, sums_code) = match quantize {

@@ -93,7 +93,6 @@ pub fn forward(plan: &mut Plan, pairs: Pairs, batch: usize, dense: View, pooled:
 }
 
 /// Records `d_dense` `[B, D]` (masked by the ReLU that made `dense`) and `d_pooled` `[B, K, D]`.
-#[expect(clippy::too_many_arguments, reason = "one argument per tensor, as in the formula")]
 pub fn backward(plan: &mut Plan, pairs: Pairs, batch: usize, dense: View, pooled: View, d_joined: View, d_dense: View, d_pooled: View) {
     let views = [dense, pooled, d_joined, d_dense, d_pooled];
     plan.push(&INTERACTION_BACKWARD, "dot", &pairs.params(), &views, grid(batch * (pairs.tables + 1) * pairs.dim));

@@ -62,7 +62,6 @@ pub static MEAN_LOSS: Kernel = Kernel {
 pub const KERNELS: &[&Kernel] = &[&LOSS_GRADIENT, &MEAN_LOSS];
 
 /// Records loss and gradient: `losses`, `d_logits` `[B]`, `logit_ring` `[slots, B]`, `loss_ring` `[slots]`.
-#[expect(clippy::too_many_arguments, reason = "one argument per tensor, as in the formula")]
 pub fn record(plan: &mut Plan, loss: Loss, logits: View, labels: View, losses: View, d_logits: View, logit_ring: View, loss_ring: View) {
     let params = LossParams { mse: (loss == Loss::Mse) as u32, stride: (logit_ring.len / loss_ring.len) as u32 };
     plan.push(&LOSS_GRADIENT, "loss", &params, &[logits, labels, losses, d_logits, logit_ring], grid(losses.len));

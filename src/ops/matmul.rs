@@ -77,13 +77,11 @@ fn tiles(columns: usize, rows: usize) -> [u32; 3] {
 }
 
 /// Records `y = act(x Wᵗ + bias)` for up to `batch` samples.
-#[expect(clippy::too_many_arguments, reason = "one argument per tensor, as in the formula")]
 pub fn forward(plan: &mut Plan, label: &str, layer: Linear, batch: usize, x: View, w: View, bias: View, y: View) {
     plan.push(&MATMUL_NT, label, &layer.params(), &[x, w, bias, y], tiles(layer.outputs, batch));
 }
 
 /// Records the gradients of the weights and the bias from `dz` (the gradient before the activation).
-#[expect(clippy::too_many_arguments, reason = "one argument per tensor, as in the formula")]
 pub fn backward_weights(plan: &mut Plan, label: &str, layer: Linear, dz: View, x: View, dw: View, d_bias: View) {
     plan.push(&MATMUL_TN, format!("{label}.weight"), &layer.params(), &[dz, x, dw], tiles(layer.inputs, layer.outputs));
     plan.push(&BIAS_GRADIENT, format!("{label}.bias"), &layer.params(), &[dz, d_bias], grid(layer.outputs));
@@ -91,7 +89,6 @@ pub fn backward_weights(plan: &mut Plan, label: &str, layer: Linear, dz: View, x
 
 /// Records `dx = dz W` for up to `batch` samples; with a gate (the input, when it is a ReLU's output) `dx` is
 /// already the gradient before that activation.
-#[expect(clippy::too_many_arguments, reason = "one argument per tensor, as in the formula")]
 pub fn backward_input(plan: &mut Plan, label: &str, layer: Linear, batch: usize, dz: View, w: View, gate: Option<View>, dx: View) {
     let grid = tiles(layer.inputs, batch);
     match gate {

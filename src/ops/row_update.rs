@@ -56,7 +56,6 @@ pub fn state_per_row(optimizer: RowOptimizer, dim: usize) -> usize {
 }
 
 /// Records the update of every shard; `states` is empty for SGD.
-#[expect(clippy::too_many_arguments, reason = "one argument per tensor, as in the formula")]
 pub fn update(plan: &mut Plan, optimizer: RowOptimizer, eps: f32, tables: &Tables, batch: &BatchViews, gradients: View, shards: &[View], states: &[View]) {
     let dim = tables.dim();
     for (s, &shard) in shards.iter().enumerate() {
