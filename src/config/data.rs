@@ -183,6 +183,6 @@ pub struct Synthetic {
 
 impl Default for Synthetic {
     fn default() -> Self {
-        Synthetic { samples: 1_000_000, zipf: 1.1, positive_rate: 0.256, bag: 1 }
+        Synthetic { samples: 6_000_000, zipf: 1.1, positive_rate: 0.256, bag: 1 }
     }
 }

@@ -81,16 +81,28 @@ fn group_scale(mut args: Args<'_>) {
     }
 }
 
+/// Quantizes one group.
+struct Group<'a> {
+    values: &'a [f32],
+    scales: &'a [f32],
+    max_code: f32,
+}
+
+impl parallel::Row for Group<'_> {
+    #[inline(always)]
+    fn row(&self, group: usize, out: &mut [f32]) {
+        let (scale, inverse) = (self.scales[group], 1.0 / self.scales[group]);
+        let values = &self.values[group * out.len()..];
+        for (o, &v) in out.iter_mut().zip(values) {
+            *o = quant::fake_quant(v, scale, inverse, self.max_code);
+        }
+    }
+}
+
 fn fake_quant_weights(mut args: Args<'_>) {
     let p: FakeQuantParams = args.params();
-    let (values, scales) = (args.f32s(0), args.f32s(1));
-    let width = p.group_len as usize;
-    parallel::rows(args.output(), width, |group, out| {
-        let inverse = 1.0 / scales[group];
-        for (o, &v) in out.iter_mut().zip(&values[group * width..]) {
-            *o = quant::fake_quant(v, scales[group], inverse, p.max_code);
-        }
-    });
+    let op = Group { values: args.f32s(0), scales: args.f32s(1), max_code: p.max_code };
+    parallel::each(args.output(), p.group_len as usize, &op);
 }
 
 fn case(name: &str, outputs: usize, inputs: usize, groups: usize, max_code: u32) -> Case {

@@ -117,48 +117,86 @@ fn vector<'a>(dense: &'a [f32], pooled: &'a [f32], pairs: Pairs, b: usize, i: us
     if i == 0 { &dense[b * pairs.dim..][..pairs.dim] } else { &pooled[(b * pairs.tables + i - 1) * pairs.dim..][..pairs.dim] }
 }
 
+/// One sample of the forward pass.
+struct Products<'a> {
+    pairs: Pairs,
+    dense: &'a [f32],
+    pooled: &'a [f32],
+}
+
+impl parallel::Row for Products<'_> {
+    #[inline(always)]
+    fn row(&self, b: usize, out: &mut [f32]) {
+        let (direct, products) = out.split_at_mut(self.pairs.dim);
+        let vector = |i| vector(self.dense, self.pooled, self.pairs, b, i);
+        direct.copy_from_slice(vector(0));
+        for i in 0..=self.pairs.tables {
+            let left = vector(i);
+            let row = &mut products[self.pairs.row_start(i)..self.pairs.row_start(i + 1)];
+            for (j, p) in row.iter_mut().enumerate() {
+                *p = dot(left, vector(j));
+            }
+        }
+    }
+}
+
 fn interaction_forward(mut args: Args<'_>) {
     let pairs = Pairs::of(args.params());
-    let (dense, pooled) = (args.f32s(0), args.f32s(1));
     let live = args.step.batch as usize * pairs.width();
-    parallel::rows(&mut args.output()[..live], pairs.width(), |b, out| {
-        let (direct, products) = out.split_at_mut(pairs.dim);
-        direct.copy_from_slice(vector(dense, pooled, pairs, b, 0));
-        for i in 0..=pairs.tables {
-            let row = &mut products[pairs.row_start(i)..pairs.row_start(i + 1)];
-            let left = vector(dense, pooled, pairs, b, i);
-            row.iter_mut().enumerate().for_each(|(j, p)| *p = dot(left, vector(dense, pooled, pairs, b, j)));
+    let op = Products { pairs, dense: args.f32s(0), pooled: args.f32s(1) };
+    parallel::each(&mut args.output()[..live], pairs.width(), &op);
+}
+
+/// One sample of the backward pass, for vectors `first ..`: 0 gives the dense vector, 1 the tables.
+struct Gradients<'a> {
+    pairs: Pairs,
+    dense: &'a [f32],
+    pooled: &'a [f32],
+    d_joined: &'a [f32],
+    first: usize,
+}
+
+impl parallel::Row for Gradients<'_> {
+    #[inline(always)]
+    fn row(&self, b: usize, out: &mut [f32]) {
+        let (pairs, dim) = (self.pairs, self.pairs.dim);
+        let upstream = &self.d_joined[b * pairs.width()..][..pairs.width()];
+        let (direct, products) = upstream.split_at(dim);
+        let vector = |i| vector(self.dense, self.pooled, pairs, b, i);
+        for (i, sum) in (self.first..).zip(out.chunks_exact_mut(dim)) {
+            sum.fill(0.0);
+            for j in 0..i {
+                add_scaled(sum, products[pairs.row_start(i) + j], vector(j));
+            }
+            if pairs.diagonal {
+                add_scaled(sum, 2.0 * products[pairs.row_start(i) + i], vector(i));
+            }
+            for j in i + 1..=pairs.tables {
+                add_scaled(sum, products[pairs.row_start(j) + i], vector(j));
+            }
+            if i == 0 {
+                for ((s, d), x) in sum.iter_mut().zip(direct).zip(vector(0)) {
+                    *s = if *x <= 0.0 { 0.0 } else { *s + d };
+                }
+            }
         }
-    });
+    }
 }
 
 #[inline(always)]
 fn add_scaled(out: &mut [f32], g: f32, vector: &[f32]) {
-    out.iter_mut().zip(vector).for_each(|(o, v)| *o += g * v);
+    for (o, v) in out.iter_mut().zip(vector) {
+        *o += g * v;
+    }
 }
 
 fn interaction_backward(mut args: Args<'_>) {
     let pairs = Pairs::of(args.params());
-    let (dense, pooled, d_joined) = (args.f32s(0), args.f32s(1), args.f32s(2));
     let (batch, dim) = (args.step.batch as usize, pairs.dim);
-    let gradient = |b: usize, i: usize, j: usize| d_joined[b * pairs.width() + dim + pairs.row_start(i) + j];
-    let sum_into = |b: usize, i: usize, out: &mut [f32]| {
-        out.fill(0.0);
-        (0..i).for_each(|j| add_scaled(out, gradient(b, i, j), vector(dense, pooled, pairs, b, j)));
-        if pairs.diagonal {
-            add_scaled(out, 2.0 * gradient(b, i, i), vector(dense, pooled, pairs, b, i));
-        }
-        (i + 1..=pairs.tables).for_each(|j| add_scaled(out, gradient(b, j, i), vector(dense, pooled, pairs, b, j)));
-    };
-    parallel::rows(&mut args.output()[..batch * dim], dim, |b, out| {
-        sum_into(b, 0, out);
-        for ((o, direct), x) in out.iter_mut().zip(&d_joined[b * pairs.width()..]).zip(&dense[b * dim..]) {
-            *o = if *x <= 0.0 { 0.0 } else { *o + direct };
-        }
-    });
-    parallel::rows(&mut args.output()[..batch * pairs.tables * dim], pairs.tables * dim, |b, out| {
-        out.chunks_exact_mut(dim).enumerate().for_each(|(k, row)| sum_into(b, k + 1, row));
-    });
+    let op = |first| Gradients { pairs, dense: args.f32s(0), pooled: args.f32s(1), d_joined: args.f32s(2), first };
+    let (dense, tables) = (op(0), op(1));
+    parallel::each(&mut args.output()[..batch * dim], dim, &dense);
+    parallel::each(&mut args.output()[..batch * pairs.tables * dim], pairs.tables * dim, &tables);
 }
 
 fn case(batch: usize, tables: usize, dim: usize, diagonal: bool) -> Case {
