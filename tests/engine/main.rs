@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod gradients;
 mod training;
 
 use dqrm::config::{Config, Device, Model, Quant, Shape, Synthetic, Train};
