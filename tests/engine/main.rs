@@ -4,6 +4,8 @@
 mod common;
 
 mod gradients;
+mod house;
+mod plan;
 mod training;
 
 use dqrm::config::{Config, Device, Model, Quant, Shape, Synthetic, Train};
