@@ -2,6 +2,7 @@
 //!
 //! A coordinate whose two probes lie on different sides of a ReLU has no difference quotient worth
 //! comparing; such coordinates are counted and must be few.
+#![expect(clippy::print_stderr, reason = "the errors that were seen, for `--nocapture`")]
 
 use crate::{Setup, devices, everything, small_config, small_model};
 use dqrm::config::{Config, Interaction, Loss, Model, Optim};
@@ -346,7 +347,8 @@ fn whole_model(setup: &Setup, block: &Block, tensors: &[Vec<f64>]) -> Probe {
 #[test]
 fn whole_models() {
     const RATE: f64 = 16_777_216.0;
-    let variants: [(&str, fn(&mut Model)); 4] = [
+    type Change = fn(&mut Model);
+    let variants: [(&str, Change); 4] = [
         ("dot", |_| ()),
         ("diagonal", |m| m.interaction_diagonal = true),
         ("cat", |m| m.interaction = Interaction::Cat),

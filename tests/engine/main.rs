@@ -79,14 +79,17 @@ fn read(session: &mut Session, name: &str) -> Vec<f32> {
     block_on(session.read(name, 0, len)).unwrap()
 }
 
+/// A tensor's name and values.
+type Named = (String, Vec<f32>);
+
 /// Every tensor.
-fn everything(session: &mut Session) -> Vec<(String, Vec<f32>)> {
+fn everything(session: &mut Session) -> Vec<Named> {
     let names: Vec<String> = session.tensors().iter().map(|t| t.name.clone()).collect();
     names.into_iter().map(|name| (name.clone(), read(session, &name))).collect()
 }
 
 #[track_caller]
-fn assert_same_bytes(what: &str, a: &[(String, Vec<f32>)], b: &[(String, Vec<f32>)]) {
+fn assert_same_bytes(what: &str, a: &[Named], b: &[Named]) {
     assert_eq!(a.len(), b.len(), "{what}");
     for ((name, x), (other, y)) in a.iter().zip(b) {
         assert_eq!(name, other, "{what}");
@@ -97,8 +100,8 @@ fn assert_same_bytes(what: &str, a: &[(String, Vec<f32>)], b: &[(String, Vec<f32
 }
 
 /// The largest difference between two lists of tensors, relative to the tensor's largest magnitude.
-fn difference(a: &[(String, Vec<f32>)], b: &[(String, Vec<f32>)]) -> f32 {
-    let of = |((_, x), (_, y)): (&(String, Vec<f32>), &(String, Vec<f32>))| {
+fn difference(a: &[Named], b: &[Named]) -> f32 {
+    let of = |((_, x), (_, y)): (&Named, &Named)| {
         let largest = x.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
         x.iter().zip(y).fold(0.0f32, |m, (p, q)| m.max((p - q).abs() / largest))
     };

@@ -245,7 +245,8 @@ type Variant = (&'static str, fn(&mut Model, &mut Config), usize, f32);
 
 /// On llvmpipe the engines differ by 3e-8 to 1.2e-7, 6e-6 for INT2, and by 4e-3 for INT4 with Adagrad, where a
 /// weight on a tie takes another code (the same optimizers in FP32: 6e-8). Coarse codes get a bound for
-/// such a flip, which another adapter may meet elsewhere; 16 bits and FP32 have none worth the name.
+/// such a flip, which another adapter may meet elsewhere; 16 bits and FP32 have none worth the name. The
+/// first five steps agree to 1e-5 everywhere.
 const VARIANTS: &[Variant] = &[
     ("FP32", |_, c| (c.quant.embedding_bits, c.quant.mlp_bits) = (Bits::None, Bits::None), 1, 1e-5),
     ("INT2", |_, c| (c.quant.embedding_bits, c.quant.mlp_bits) = (Bits::B2, Bits::B2), 1, 2e-2),
@@ -285,7 +286,8 @@ fn every_variant_trains_and_engines_agree() {
             }
             let expected = expected.get_or_insert_with(|| losses.clone());
             let largest = losses.iter().zip(expected.iter()).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
-            assert!((losses[0] - expected[0]).abs() < 2e-6, "{name}: first loss {} instead of {}", losses[0], expected[0]);
+            let first = losses.iter().zip(expected.iter()).position(|(a, b)| (a - b).abs() > 1e-5);
+            assert!(first.is_none_or(|step| step >= 5), "{name} on {device:?}: step {first:?}: {losses:?} instead of {expected:?}");
             assert!(largest <= *tolerance, "{name} on {device:?}: {largest}");
         }
     }
