@@ -1,0 +1,153 @@
+//! The rules of the house, read from the sources: which way dependencies point, who prints, how
+//! long a file may be.
+
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Files below `folder` with this extension, by their path from the root, with their text.
+fn files(folder: &str, extension: &str) -> Vec<(String, String)> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { walk(&path, found) } else { found.push(path) }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&root().join(folder), &mut found);
+    found.retain(|path| path.extension().is_some_and(|e| e == extension));
+    found.sort();
+    let name = |path: &Path| path.strip_prefix(root()).unwrap().to_string_lossy().replace('\\', "/");
+    let read = |path: &PathBuf| (name(path), std::fs::read_to_string(path).unwrap().replace("\r\n", "\n"));
+    found.iter().map(read).collect()
+}
+
+/// The library and the binary, without modules of unit tests.
+fn sources() -> Vec<(String, String)> {
+    let mut sources = files("src", "rs");
+    sources.retain(|(name, _)| !name.ends_with("/tests.rs"));
+    assert!(sources.len() > 30, "only {} source files were found", sources.len());
+    sources
+}
+
+/// Lines without comments and without the trailing test module.
+fn code(text: &str) -> Vec<&str> {
+    let lines: Vec<&str> = text.lines().collect();
+    let tests = lines.windows(2).position(|w| w[0] == "#[cfg(test)]" && w[1].starts_with("mod tests {")).unwrap_or(lines.len());
+    lines[..tests].iter().copied().filter(|line| !line.trim_start().starts_with("//")).collect()
+}
+
+/// True when `name` stands in `line` as a whole path segment or identifier.
+fn names(line: &str, name: &str) -> bool {
+    let part = |c: char| c.is_alphanumeric() || c == '_';
+    line.match_indices(name).any(|(at, _)| !line[..at].ends_with(part) && !line[at + name.len()..].starts_with(part))
+}
+
+/// The modules of the crate that a file uses: first segments after `crate::`, and those inside `crate::{…}`.
+fn uses(text: &str) -> Vec<String> {
+    let joined = code(text).join("\n");
+    let mut found = Vec::new();
+    for (at, _) in joined.match_indices("crate::") {
+        let rest = &joined[at + "crate::".len()..];
+        let segment = |text: &str| text.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+        match rest.strip_prefix('{') {
+            Some(group) => found.extend(group.split('}').next().unwrap().split(',').map(segment)),
+            None => found.push(segment(rest)),
+        }
+    }
+    found
+}
+
+#[test]
+fn only_the_gpu_engine_names_wgpu() {
+    let naming: Vec<String> =
+        sources().into_iter().filter(|(_, text)| code(text).iter().any(|l| names(l, "wgpu"))).map(|(name, _)| name).collect();
+    assert_eq!(naming, ["src/engine/gpu.rs"]);
+}
+
+#[test]
+fn dependencies_point_down() {
+    // (files that begin with, modules they may use)
+    let layers: &[(&[&str], &[&str])] = &[
+        (&["src/error.rs", "src/rng.rs"], &[]),
+        (&["src/quant.rs"], &["error"]),
+        (&["src/plan/"], &["error"]),
+        (&["src/engine/"], &["error", "plan"]),
+        (&["src/ops/"], &["plan", "params", "quant", "rng", "config", "tables", "data", "error"]),
+        (&["src/tables.rs", "src/metrics.rs"], &["error"]),
+        (&["src/model.rs", "src/step.rs"], &["config", "model", "ops", "plan", "tables"]),
+        (&["src/data/"], &["error", "tables", "config", "rng", "metrics", "data"]),
+        (&["src/session.rs", "src/session/"], &["config", "data", "engine", "error", "model", "ops", "plan", "rng", "step", "tables"]),
+    ];
+    let sources = sources();
+    for (prefixes, allowed) in layers {
+        let members: Vec<_> = sources.iter().filter(|(name, _)| prefixes.iter().any(|p| name.starts_with(p))).collect();
+        assert!(!members.is_empty(), "no file begins with {prefixes:?}");
+        for (name, text) in members {
+            for used in uses(text) {
+                assert!(allowed.contains(&used.as_str()), "{name} uses crate::{used}; allowed are {allowed:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn plans_do_no_input_and_output() {
+    for (name, text) in sources().iter().filter(|(name, _)| name.starts_with("src/plan/") || name == "src/quant.rs") {
+        for line in code(text) {
+            let found = ["std::fs", "std::io", "std::net", "std::env", "std::thread"].iter().find(|path| line.contains(**path));
+            assert!(found.is_none(), "{name}: {line}");
+        }
+    }
+}
+
+#[test]
+fn only_programs_print() {
+    for (name, text) in sources() {
+        if name == "src/main.rs" || name.starts_with("src/cli/") {
+            continue;
+        }
+        for line in code(&text) {
+            assert!(!["print!", "println!", "eprint!", "eprintln!", "dbg!"].iter().any(|m| names(line, m)), "{name} prints: {line}");
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_stands_in_one_file() {
+    let naming: Vec<String> =
+        sources().into_iter().filter(|(_, text)| code(text).iter().any(|l| names(l, "unsafe"))).map(|(name, _)| name).collect();
+    assert_eq!(naming, ["src/ops/matmul.rs"]);
+}
+
+#[test]
+fn ops_and_shaders_come_in_pairs() {
+    let stem = |name: &str| Path::new(name).file_stem().unwrap().to_string_lossy().to_string();
+    let shaders: Vec<String> =
+        files("shaders", "wgsl").iter().filter(|(name, _)| !name.starts_with("shaders/shared/")).map(|(name, _)| stem(name)).collect();
+    let ops: Vec<(String, String)> = files("src/ops", "rs").into_iter().filter(|(_, text)| text.contains("pub const KERNELS")).collect();
+    assert_eq!(shaders, ops.iter().map(|(name, _)| stem(name)).collect::<Vec<_>>());
+    assert!(shaders.len() >= 9);
+    for (name, text) in &ops {
+        assert!(text.contains(&format!("shaders/{}.wgsl", stem(name))), "{name} does not include its shader");
+    }
+    for kernel in dqrm::ops::kernels() {
+        assert!(shaders.iter().any(|s| s == kernel.op), "{} says it belongs to `{}`", kernel.name, kernel.op);
+    }
+}
+
+#[test]
+fn files_stay_short() {
+    let mut long = Vec::new();
+    for (name, text) in sources().into_iter().chain(files("shaders", "wgsl")) {
+        let lines: Vec<&str> = text.lines().collect();
+        let tests = lines.windows(2).position(|w| w[0] == "#[cfg(test)]" && w[1].starts_with("mod tests {"));
+        let count = tests.unwrap_or(lines.len());
+        if count > 400 {
+            long.push(format!("{name}: {count} lines"));
+        }
+    }
+    assert!(long.is_empty(), "at most 400 lines, tests aside: {long:?}");
+}
