@@ -52,13 +52,13 @@ pub struct TrainArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "resume", help_heading = "Model")]
     pub init: Option<PathBuf>,
 
-    /// Bits of the embedding rows: 2, 4, 8, 16 or none [default: 4]
+    /// Bits of the embedding rows: 2, 4, 8, 16 or none [default: the file's, else 4]
     #[arg(long, value_name = "BITS", value_parser = bits, help_heading = "Quantization")]
     pub bits: Option<Bits>,
-    /// Bits of the MLP weights [default: those of --bits, if given, else 4]
+    /// Bits of the MLP weights [default: those of --bits, else the file's, else 4]
     #[arg(long, value_name = "BITS", value_parser = bits, help_heading = "Quantization")]
     pub mlp_bits: Option<Bits>,
-    /// Steps between two refreshes of a table's scale [default: 200]
+    /// Steps between two refreshes of a table's scale [default: the file's, else 200]
     #[arg(long, value_name = "P", help_heading = "Quantization")]
     pub period: Option<u64>,
 

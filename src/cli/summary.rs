@@ -22,7 +22,8 @@ pub(super) fn table(config: &Config, o: &Outcome) -> String {
         text.push('\n');
     }
     let (full, packed) = (grouped(o.fp32_bytes), grouped(o.packed_bytes));
-    let bits = config.quant.embedding_bits;
+    let (rows, mlps) = (config.quant.embedding_bits, config.quant.mlp_bits);
+    let bits = if rows == mlps { rows.to_string() } else { format!("{rows} (tables) and {mlps} (MLPs)") };
     let _ = match o.packed_bytes < o.fp32_bytes {
         true => writeln!(
             text,
@@ -50,20 +51,19 @@ fn row(name: &str, s: &Summary) -> String {
 /// What to try next.
 fn next(config: &Config, dir: &str) -> String {
     let mut text = String::from("Next:\n");
+    // As it was started: `dqrm` when installed, `target/release/dqrm` through cargo.
+    let program = std::env::args().next().unwrap_or_else(|| "dqrm".into());
     let mut line = |command: &str, why: &str| {
-        let _ = writeln!(text, "  {command:<52} {why}");
+        let _ = writeln!(text, "  {program} {command:<52} {why}");
     };
-    if config.quant.embedding_bits.quantized() {
-        line("dqrm train --bits none", "the same in FP32, to compare");
-    } else {
-        line("dqrm train --bits 4", "the same in INT4, to compare");
-    }
+    let (other, name) = if config.quant.embedding_bits.quantized() { ("none", "FP32") } else { ("4", "INT4") };
+    line(&format!("train {dir}/config.toml --bits {other}"), &format!("the same in {name}, to compare"));
     if config.data.files.is_empty() {
-        line("dqrm train --data train.tsv.gz --preset kaggle", "your own clicks (Criteo's layout)");
+        line("train --data train.tsv.gz --preset kaggle", "your own clicks (Criteo's layout)");
     } else {
-        line(&format!("dqrm predict {dir} --data new.tsv"), "one probability a line");
+        line(&format!("predict {dir} --data new.tsv"), "one probability a line");
     }
-    line(&format!("dqrm train --resume {dir} --epochs {}", config.train.epochs + 1), "go on for another epoch");
-    line("dqrm devices", "what could make it faster");
+    line(&format!("train --resume {dir} --epochs {}", config.train.epochs + 1), "go on for another epoch");
+    line("devices", "what could make it faster");
     text
 }

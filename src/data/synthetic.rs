@@ -2,7 +2,7 @@
 //! function of (seed, index), so it can be computed alone, in any order, on any thread.
 //!
 //! Dense features are heavy-tailed counts with missing values, ids follow a Zipf law, and labels
-//! are drawn from the probability of [`teacher`](super::teacher)'s formula. Nobody can rank the
+//! are drawn from the probability of the teacher's formula (`teacher.rs`). Nobody can rank the
 //! labels better in expectation than that probability does, so [`Clicks::teacher_probability`]
 //! gives the best AUC a model can be asked for.
 
