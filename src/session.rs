@@ -57,7 +57,8 @@ pub struct Session {
     names: Vec<Tensor>,
     capacity: [Capacity; 2],
     pending: Vec<(u64, usize)>,
-    has_scales: bool,
+    /// Which tables have a scale.
+    scaled: Vec<bool>,
 }
 
 /// One of the two capacities.
@@ -149,7 +150,7 @@ impl Session {
             tensors: placed,
             capacity,
             pending: Vec::new(),
-            has_scales: false,
+            scaled: vec![false; shape.tables()],
         }
     }
 
@@ -184,9 +185,9 @@ impl Session {
         }
         self.upload(batch, TRAIN)?;
         let mut phases = Vec::new();
-        if self.config.quant.embedding_bits.quantized() && (step.is_multiple_of(self.config.quant.period) || !self.has_scales) {
+        if self.config.quant.embedding_bits.quantized() && (step.is_multiple_of(self.config.quant.period) || self.scaled.contains(&false)) {
             phases.push(self.phase(phase::REFRESH)?);
-            self.has_scales = true;
+            self.scaled.fill(true);
         }
         phases.extend([self.phase(phase::GRADIENTS)?, self.phase(phase::UPDATE)?]);
         let uniform = self.uniform(step, batch);
@@ -216,14 +217,20 @@ impl Session {
     fn upload(&mut self, batch: &Batch, which: usize) -> Result<()> {
         let capacity = self.capacity[which];
         let found = Capacity { samples: batch.samples, ids: batch.bag_rows.len(), touched: batch.touched() };
-        if found.samples == 0 || found.samples > capacity.samples || found.ids > capacity.ids || found.touched > capacity.touched {
-            return Err(Error::Data(format!("a batch of {found:?} does not fit the plan's {capacity:?}")));
+        let too_much = || Err(Error::Data(format!("a batch of {found:?} does not fit the plan's {capacity:?}")));
+        if found.samples == 0 || found.samples > capacity.samples {
+            return too_much();
+        }
+        let expected = [found.samples * self.shape.dense, found.samples, found.touched + 1, found.ids];
+        let lengths = [batch.dense.len(), batch.labels.len(), batch.row_offsets.len(), batch.row_samples.len()];
+        if batch.cut != self.tables.fingerprint() || expected != lengths {
+            let text = "the batch was prepared for another model; prepare it with this session's `tables()` and dense features";
+            return Err(Error::Data(text.into()));
+        }
+        if found.ids > capacity.ids || found.touched > capacity.touched {
+            return too_much();
         }
         let r = &self.recorded;
-        let expected = [found.samples * self.shape.dense, found.samples, found.samples * self.shape.tables() + 1, self.tables.shards() + 1];
-        if expected != [batch.dense.len(), batch.labels.len(), batch.bag_offsets.len(), batch.shard_offsets.len()] {
-            return Err(Error::Data("the batch was prepared for another model".into()));
-        }
         self.engine.write(r.dense, bytemuck::cast_slice(&batch.dense))?;
         self.engine.write(r.labels, bytemuck::cast_slice(&batch.labels))?;
         let lists = [
@@ -261,9 +268,9 @@ impl Session {
     /// stay those of the last training step; they are computed only if none exists yet.
     pub fn begin_evaluation(&mut self) -> Result<()> {
         let mut phases = vec![self.phase(phase::QUANTIZE)?];
-        if self.config.quant.embedding_bits.quantized() && !self.has_scales {
+        if self.config.quant.embedding_bits.quantized() && self.scaled.contains(&false) {
             phases.push(self.phase(phase::REFRESH)?);
-            self.has_scales = true;
+            self.scaled.fill(true);
         }
         self.engine.run(&phases, &StepUniform::evaluate(1, 0))
     }
@@ -273,7 +280,7 @@ impl Session {
         if self.config.quant.embedding_bits.quantized() {
             let phase = self.phase(phase::REFRESH)?;
             self.engine.run(&[phase], &StepUniform::evaluate(1, 0))?;
-            self.has_scales = true;
+            self.scaled.fill(true);
         }
         Ok(())
     }
@@ -290,7 +297,7 @@ impl Session {
 
     /// The first buffer, in the order of a step, that holds a value that is not finite, with a count:
     /// "`top_l.0.weight` (12 of 187904 values)". Looks at the MLPs' parameters and the scales, then, with
-    /// a batch, runs the step's commands one by one, without updating, and looks at what each wrote.
+    /// a batch and no result left unread, runs the step's commands one by one, without updating, and looks at what each wrote.
     pub async fn first_not_finite(&mut self, batch: Option<&Batch>) -> Result<Option<String>> {
         for i in 0..self.names.len() {
             let tensor = self.names[i].clone();
@@ -300,6 +307,10 @@ impl Session {
             }
         }
         let Some(batch) = batch else { return Ok(None) };
+        if !self.pending.is_empty() {
+            return Err(Error::Plan(format!("{} steps whose results were not read; call `history` first", self.pending.len())));
+        }
+        self.begin_evaluation()?; // makes the tables' scales if there are none
         self.upload(batch, TRAIN)?;
         if let Some(found) = count_not_finite("dense features of the batch", &batch.dense) {
             return Ok(Some(found));

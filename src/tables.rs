@@ -48,6 +48,13 @@ impl Tables {
         Ok(Tables { rows: rows.to_vec(), base, dim, shard_rows })
     }
 
+    /// A number that two cuts share only when they put every row in the same place: a batch that was
+    /// prepared for one cut is refused by another.
+    pub fn fingerprint(&self) -> u64 {
+        let words = [self.shard_rows.min(self.total_rows())].into_iter().chain(self.rows.iter().copied());
+        xxhash_rust::xxh3::xxh3_64(&words.flat_map(u64::to_le_bytes).collect::<Vec<u8>>())
+    }
+
     /// Tables K.
     pub fn count(&self) -> usize {
         self.rows.len()

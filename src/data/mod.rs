@@ -86,6 +86,8 @@ pub trait Samples: Send + Sync {
 /// Samples as a step takes them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Batch {
+    /// [`Tables::fingerprint`] of the cut that it was prepared for.
+    pub cut: u64,
     /// Samples n.
     pub samples: usize,
     /// Dense features `[n, D]`.
@@ -120,6 +122,7 @@ impl Batch {
         }
         let labels = if block.labels.is_empty() { vec![0.0; n] } else { block.labels.clone() };
         let mut batch = Batch {
+            cut: tables.fingerprint(),
             samples: n,
             dense: block.dense.clone(),
             labels,

@@ -151,7 +151,7 @@ impl Session {
             rest = later;
         }
         if name == SCALES {
-            self.has_scales = values.iter().all(|&s| s > 0.0);
+            self.scaled.iter_mut().skip(start as usize).zip(values).for_each(|(known, &scale)| *known = scale > 0.0);
         }
         Ok(())
     }

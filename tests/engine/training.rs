@@ -217,9 +217,16 @@ fn misuse_is_an_error() {
         let other = Setup::new(Model { dense: Some(6), ..small_model() }, small_config(Bits::B4, 16), 1);
         assert!(text(session.train_step(0, &other.batch(session.tables(), 0))).contains("another model"));
 
+        // The same widths and number of tables, but more rows: only the cut tells them apart.
+        let taller: Vec<u64> = setup.shape.rows.iter().map(|r| r * 10).collect();
+        let taller = Setup::new(Model { rows: Some(taller), ..small_model() }, small_config(Bits::B4, 16), 1);
+        let foreign = taller.session(&device);
+        assert!(text(session.train_step(0, &taller.batch(foreign.tables(), 0))).contains("another model"));
+
         for step in 0..Session::RING as u64 {
             session.train_step(step, &batch).unwrap();
         }
+        assert!(block_on(session.first_not_finite(Some(&batch))).unwrap_err().to_string().contains("call `history` first"));
         assert!(text(session.train_step(32, &batch)).contains("32 steps"));
         assert_eq!(block_on(session.history()).unwrap().len(), Session::RING);
         session.train_step(32, &batch).unwrap();
@@ -238,6 +245,20 @@ fn misuse_is_an_error() {
     let setup = Setup::new(small_model(), small_config(Bits::B4, 16), 1);
     let config = Config { device: Device::Named("no such adapter".into()), ..setup.config.clone() };
     assert!(block_on(Session::load(&setup.shape, &config, &[1; 4])).unwrap_err().to_string().contains("no such adapter"));
+}
+
+#[test]
+fn scales_written_in_part_do_not_count_as_scales() {
+    let setup = Setup::new(small_model(), small_config(Bits::B4, 16), 1);
+    let mut session = setup.session(&Device::Cpu);
+    let batch = setup.batch(session.tables(), 0);
+    assert_eq!(block_on(session.first_not_finite(Some(&batch))).unwrap(), None, "fresh weights are finite");
+    let mut session = setup.session(&Device::Cpu);
+    session.write("dqrm.scale.emb_l", 0, &[]).unwrap();
+    session.write("dqrm.scale.emb_l", 0, &[1.0]).unwrap();
+    session.train_step(7, &batch).unwrap(); // not a multiple of the period
+    let scales = read(&mut session, "dqrm.scale.emb_l");
+    assert!(scales.iter().all(|&s| s > 0.0 && s < 1.0), "{scales:?} were not computed from the tables");
 }
 
 /// A variant: its name, what it changes, bag size, and how far losses of the two engines may differ.
