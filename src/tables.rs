@@ -4,6 +4,9 @@
 
 use crate::error::{Error, Result};
 
+/// No shard is larger, in bytes, even where memory is the only limit: kernels count elements in 32 bits.
+const MAX_SHARD: u64 = 1 << 33;
+
 /// The cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tables {
@@ -35,7 +38,7 @@ pub struct Segment {
 impl Tables {
     /// Cuts tables of `rows` rows of `dim` floats so that no shard is larger than `max_binding` bytes.
     pub fn new(rows: &[u64], dim: usize, max_binding: u64) -> Result<Tables> {
-        let shard_rows = (max_binding / (4 * dim.max(1) as u64)).min(u32::MAX as u64);
+        let shard_rows = max_binding.min(MAX_SHARD) / (4 * dim.max(1) as u64);
         if shard_rows == 0 {
             return Err(Error::Config(format!("a row of {dim} floats is larger than one binding of {max_binding} bytes")));
         }
@@ -127,6 +130,13 @@ mod tests {
         }
         assert_eq!(seen.len(), 36);
         assert_eq!(t.segments(1, 0, 25).len(), 3, "table 1 lies over three shards");
+    }
+
+    #[test]
+    fn elements_of_a_shard_are_counted_in_32_bits() {
+        let t = Tables::new(&[40_000_000, 40_000_000], 128, u64::MAX).unwrap();
+        assert!((0..t.shards()).all(|s| t.rows_in_shard(s) * 128 <= 1 << 31));
+        assert_eq!(t.shards(), 5);
     }
 
     #[test]
