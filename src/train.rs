@@ -17,6 +17,7 @@ mod assemble;
 mod evaluate;
 mod folder;
 mod journal;
+mod memory;
 mod stream;
 mod trainer;
 mod window;
@@ -24,6 +25,7 @@ mod window;
 pub use assemble::{Assembled, Preparing, assemble, resolve, schema};
 pub use evaluate::{Each, Scored, Trained, Which};
 pub use folder::{BEST, CONFIG, IDS, LAST, METRICS, free_name};
+pub use memory::memory;
 
 /// What happens in a run.
 #[derive(Debug, Clone)]
@@ -181,6 +183,7 @@ pub fn run(config: &Config, options: &Options<'_>, observe: &mut dyn FnMut(&Even
     for message in &data.messages {
         observe(&Event::Warning(&format!("left out: {message}")));
     }
+    memory::check(&data.shape, &config, memory())?;
     let mut session = pollster::block_on(Session::load(&data.shape, &config, data.samples.max_bag()))?;
     let mut saved = None;
     match &options.start {

@@ -6,6 +6,7 @@ use crate::config::{Model, Preset};
 use crate::error::Result;
 use crate::session::{Adapter, adapters};
 use crate::tables::Tables;
+use crate::train::memory;
 use clap::Args;
 use serde::Serialize;
 use std::fmt::Write;
@@ -47,13 +48,6 @@ fn fit(preset: Preset, adapter: &Adapter) -> Result<Fit> {
     let table_bytes = 4 * shape.embedding_parameters();
     let memory = if adapter.backend == "cpu" { memory() } else { None };
     Ok(Fit { preset, table_bytes, bindings, memory, fits: bindings.is_some() && memory.is_none_or(|m| table_bytes <= m) })
-}
-
-/// This computer's memory in bytes, on Linux.
-fn memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Lists the adapters.
