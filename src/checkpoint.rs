@@ -9,13 +9,15 @@
 use crate::config::Shape;
 use crate::error::{Error, Result};
 use crate::session::{Session, Tensor};
+use crate::tensor_file::{self, checksum_place, checksum_text};
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
 mod header;
-pub use header::{Entry, Header, MAX_HEADER, decode, encode};
+pub use crate::tensor_file::{Entry, MAX_HEADER};
+pub use header::{Header, decode, encode};
 
 /// Values moved at once.
 pub const CHUNK: usize = 1 << 18;
@@ -130,9 +132,9 @@ fn write_all(partial: &Path, store: &mut dyn Store, state: &State) -> Result<std
         }
     }
     let mut file = out.into_inner().map_err(|e| failed()(e.into_error()))?;
-    let place = header::checksum_place(&header).ok_or_else(|| Error::Data("the checkpoint's header has no checksum".into()))?;
+    let place = checksum_place(&header, header::CHECKSUM).ok_or_else(|| Error::Data("the checkpoint's header has no checksum".into()))?;
     file.seek(SeekFrom::Start(place as u64)).map_err(failed())?;
-    file.write_all(header::checksum_text(hash.digest()).as_bytes()).map_err(failed())?;
+    file.write_all(checksum_text(hash.digest()).as_bytes()).map_err(failed())?;
     file.sync_all().map_err(failed())?;
     Ok(Ok(()))
 }
@@ -159,7 +161,7 @@ impl Checkpoint {
         let size = file.metadata().map_err(Error::io("read", path))?.len();
         let mut prefix = Vec::new();
         (&mut file).take(8).read_to_end(&mut prefix).map_err(Error::io("read", path))?;
-        let wanted = header::header_len(&prefix, size).map_err(fail)?;
+        let wanted = tensor_file::header_len(&prefix, size).map_err(fail)?;
         (&mut file).take(wanted).read_to_end(&mut prefix).map_err(Error::io("read", path))?;
         let header = decode(&prefix, size).map_err(fail)?;
         Ok(Checkpoint { path: path.into(), file, header, prefix })
@@ -180,7 +182,7 @@ impl Checkpoint {
             ));
         };
         let mut prefix = self.prefix.clone();
-        let place = header::checksum_place(&prefix).ok_or_else(|| self.fail("the checksum is not where dqrm writes it".into()))?;
+        let place = checksum_place(&prefix, header::CHECKSUM).ok_or_else(|| self.fail("the checksum is not where dqrm writes it".into()))?;
         prefix[place..place + 16].fill(b'0');
         let mut hash = Xxh3::new();
         hash.update(&prefix);

@@ -97,6 +97,7 @@ pub mod rng;
 pub mod session;
 pub mod step;
 pub mod tables;
+pub mod tensor_file;
 #[cfg(feature = "cli")]
 pub mod train;
 

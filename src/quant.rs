@@ -5,6 +5,8 @@
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+pub mod pack;
+
 /// Width of a quantized weight, or none at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Bits {

@@ -1,11 +1,15 @@
 //! How embedding tables are cut into bindings. All rows of all tables form one sequence (table 0
 //! first); the sequence is cut into equal shards, as large as one storage binding may be. A table
-//! may begin or end anywhere inside a shard and may cover several.
+//! may begin or end anywhere inside a shard and may cover several. Rows are floats while training and
+//! packed codes when a finished model predicts.
 
 use crate::error::{Error, Result};
 
 /// No shard is larger, in bytes, even where memory is the only limit: kernels count elements in 32 bits.
 const MAX_SHARD: u64 = 1 << 33;
+
+/// The same for packed rows: kernels count their bytes in 32 bits.
+const MAX_PACKED_SHARD: u64 = 1 << 31;
 
 /// The cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +20,8 @@ pub struct Tables {
     base: Vec<u64>,
     /// Width of a row, in floats.
     dim: usize,
+    /// Bytes of a row.
+    row_bytes: usize,
     /// Rows of every shard but the last.
     shard_rows: u64,
 }
@@ -35,20 +41,39 @@ pub struct Segment {
     pub count: u64,
 }
 
+/// First row of each table in the sequence, and the total.
+fn bases(rows: &[u64]) -> Vec<u64> {
+    let sums = rows.iter().scan(0u64, |sum, &r| {
+        *sum += r;
+        Some(*sum)
+    });
+    std::iter::once(0).chain(sums).collect()
+}
+
 impl Tables {
     /// Cuts tables of `rows` rows of `dim` floats so that no shard is larger than `max_binding` bytes.
+    ///
+    /// # Errors
+    /// A row larger than a binding.
     pub fn new(rows: &[u64], dim: usize, max_binding: u64) -> Result<Tables> {
         let shard_rows = max_binding.min(MAX_SHARD) / (4 * dim.max(1) as u64);
         if shard_rows == 0 {
             return Err(Error::Config(format!("a row of {dim} floats is larger than one binding of {max_binding} bytes")));
         }
-        let base = std::iter::once(0)
-            .chain(rows.iter().scan(0u64, |sum, &r| {
-                *sum += r;
-                Some(*sum)
-            }))
-            .collect();
-        Ok(Tables { rows: rows.to_vec(), base, dim, shard_rows })
+        Ok(Tables { rows: rows.to_vec(), base: bases(rows), dim, row_bytes: 4 * dim, shard_rows })
+    }
+
+    /// Cuts tables of packed rows, `row_bytes` bytes for `dim` codes. Every shard begins at a multiple
+    /// of four bytes, and a float for each of its rows fits a binding too.
+    ///
+    /// # Errors
+    /// Four rows larger than a binding.
+    pub fn packed(rows: &[u64], dim: usize, row_bytes: usize, max_binding: u64) -> Result<Tables> {
+        let shard_rows = max_binding.min(MAX_PACKED_SHARD) / row_bytes.max(4) as u64 / 4 * 4;
+        if shard_rows == 0 {
+            return Err(Error::Config(format!("four rows of {row_bytes} bytes are larger than one binding of {max_binding} bytes")));
+        }
+        Ok(Tables { rows: rows.to_vec(), base: bases(rows), dim, row_bytes, shard_rows })
     }
 
     /// A number that two cuts share only when they put every row in the same place: a batch that was
@@ -73,6 +98,11 @@ impl Tables {
         self.dim
     }
 
+    /// Bytes of a row.
+    pub fn row_bytes(&self) -> usize {
+        self.row_bytes
+    }
+
     /// Rows of all tables.
     pub fn total_rows(&self) -> u64 {
         self.base[self.rows.len()]
@@ -86,6 +116,11 @@ impl Tables {
     /// Rows in one shard.
     pub fn rows_in_shard(&self, shard: usize) -> u64 {
         (self.total_rows() - shard as u64 * self.shard_rows).min(self.shard_rows)
+    }
+
+    /// Where a shard begins in the sequence, in rows.
+    pub fn first_row_of_shard(&self, shard: usize) -> u64 {
+        shard as u64 * self.shard_rows
     }
 
     /// Shard and row inside it of `row` of `table`.
@@ -137,6 +172,15 @@ mod tests {
         let t = Tables::new(&[40_000_000, 40_000_000], 128, u64::MAX).unwrap();
         assert!((0..t.shards()).all(|s| t.rows_in_shard(s) * 128 <= 1 << 31));
         assert_eq!(t.shards(), 5);
+    }
+
+    #[test]
+    fn packed_shards_begin_on_words() {
+        let t = Tables::packed(&[3, 50, 1, 7], 5, 3, 100).unwrap();
+        assert_eq!((t.shards(), t.rows_in_shard(0), t.rows_in_shard(2)), (3, 24, 13));
+        assert!((0..t.shards()).all(|s| t.first_row_of_shard(s) * 3 % 4 == 0));
+        assert_eq!(Tables::packed(&[10_131_227], 16, 8, 128 << 20).unwrap().shards(), 1, "Kaggle's largest table fits llvmpipe's binding");
+        assert!(Tables::packed(&[3], 5, 3, 15).is_err());
     }
 
     #[test]

@@ -4,28 +4,12 @@ use super::State;
 use crate::config::Shape;
 use crate::error::{Error, Result};
 use crate::session::Tensor;
-use safetensors::tensor::{Dtype, Metadata, TensorInfo};
-use serde::ser::SerializeMap;
-use std::collections::{BTreeMap, HashMap};
+use crate::tensor_file::{self, Entry, Frame, checksum_text};
+use safetensors::Dtype;
+use std::collections::BTreeMap;
 
-/// A header larger than this is refused, in bytes.
-pub const MAX_HEADER: u64 = 64 << 20;
-
-/// The checksum's key and the quote before its digits, as [`encode`] writes them.
-const MARK: &[u8] = b"\"dqrm.checksum\":\"";
-
-/// One tensor of the file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// Its name.
-    pub name: String,
-    /// Its dimensions.
-    pub shape: Vec<u64>,
-    /// Its element type as safetensors spells it: `F32`, `BF16` ….
-    pub dtype: String,
-    /// Where its bytes begin after the header.
-    pub start: u64,
-}
+/// The key of the checksum.
+pub(super) const CHECKSUM: &str = "dqrm.checksum";
 
 /// What the header of a checkpoint says. A file of another origin has tensors and nothing else.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,31 +30,13 @@ pub struct Header {
     pub checksum: Option<u64>,
     /// The tensors, in the order of the file.
     pub tensors: Vec<Entry>,
-    /// Each name's place in `tensors`.
-    index: HashMap<String, usize>,
+    frame: Frame,
 }
 
 impl Header {
     /// The tensor of that name.
     pub fn entry(&self, name: &str) -> Option<&Entry> {
-        self.index.get(name).map(|&k| &self.tensors[k])
-    }
-}
-
-/// A safetensors header whose keys stand in a fixed order, so that equal states give equal files.
-struct Ordered<'a> {
-    metadata: BTreeMap<&'static str, String>,
-    tensors: Vec<(&'a str, TensorInfo)>,
-}
-
-impl serde::Serialize for Ordered<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.tensors.len() + 1))?;
-        map.serialize_entry("__metadata__", &self.metadata)?;
-        for (name, info) in &self.tensors {
-            map.serialize_entry(name, info)?;
-        }
-        map.end()
+        self.frame.entry(name)
     }
 }
 
@@ -96,66 +62,15 @@ pub fn encode(state: &State, tensors: &[Tensor]) -> Result<Vec<u8>> {
     if state.provisional {
         metadata.insert("dqrm.provisional", "true".to_owned());
     }
-    let mut start = 0usize;
-    let mut listed = Vec::with_capacity(tensors.len());
-    for tensor in tensors {
-        let shape = tensor
-            .shape
-            .iter()
-            .map(|&d| usize::try_from(d))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|_| fail("a dimension is too large"))?;
-        let bytes = shape.iter().try_fold(4usize, |n, &d| n.checked_mul(d)).ok_or_else(|| fail("a tensor is too large"))?;
-        let end = start.checked_add(bytes).ok_or_else(|| fail("the tensors are too large"))?;
-        listed.push((tensor.name.as_str(), TensorInfo { dtype: Dtype::F32, shape, data_offsets: (start, end) }));
-        start = end;
-    }
-    let mut text = serde_json::to_vec(&Ordered { metadata, tensors: listed }).map_err(|e| fail(&e.to_string()))?;
-    text.resize(text.len().next_multiple_of(8), b' ');
-    let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
-    bytes.extend(text);
-    Ok(bytes)
-}
-
-/// Sixteen hexadecimal digits.
-pub(super) fn checksum_text(value: u64) -> String {
-    format!("{value:016x}")
-}
-
-/// Where the checksum's digits begin.
-pub(super) fn checksum_place(prefix: &[u8]) -> Option<usize> {
-    let place = prefix.windows(MARK.len()).position(|w| w == MARK)? + MARK.len();
-    prefix.get(place..place + 16)?.iter().all(u8::is_ascii_hexdigit).then_some(place)
-}
-
-/// The header's length in bytes, from the first eight bytes of a file of `size` bytes.
-pub(super) fn header_len(first: &[u8], size: u64) -> Result<u64, String> {
-    let Some(bytes) = first.first_chunk::<8>() else {
-        return Err(format!("has {size} bytes; a safetensors file begins with 8 bytes that give its header's length"));
-    };
-    let len = u64::from_le_bytes(*bytes);
-    if len > MAX_HEADER {
-        return Err(format!("is not a safetensors file: its header would have {len} bytes, more than the limit of {MAX_HEADER}"));
-    }
-    if len + 8 > size {
-        return Err(format!("is truncated: its header alone has {len} bytes, but the file has only {size}"));
-    }
-    Ok(len)
+    let listed: Vec<(&str, Dtype, &[u64])> = tensors.iter().map(|t| (t.name.as_str(), Dtype::F32, t.shape.as_slice())).collect();
+    tensor_file::encode(&metadata, &listed, 8).map_err(|e| fail(&e))
 }
 
 /// The header of a file of `size` bytes; `prefix` is its length and text. The tensors must lie one
 /// after the other without gap or overlap and fill the file exactly.
 pub fn decode(prefix: &[u8], size: u64) -> Result<Header, String> {
-    let len = header_len(prefix, size)?;
-    let text = prefix.get(8..).filter(|t| t.len() as u64 == len).ok_or_else(|| "is truncated inside its header".to_owned())?;
-    let meta: Metadata = serde_json::from_slice(text).map_err(|e| format!("has a header that cannot be used: {e}"))?;
-    let claimed = (8 + len).checked_add(meta.data_len() as u64).ok_or_else(|| "claims more bytes than a file can have".to_owned())?;
-    if claimed != size {
-        let what = if size < claimed { "is truncated" } else { "is longer than its header says" };
-        return Err(format!("{what}: the header stands for {claimed} bytes, the file has {size}"));
-    }
-    let none = HashMap::new();
-    let notes = meta.metadata().as_ref().unwrap_or(&none);
+    let frame = tensor_file::decode(prefix, size)?;
+    let notes = &frame.notes;
     let number = |key: &str| match notes.get(key) {
         Some(text) => text.parse::<u64>().map_err(|_| format!("has `{key}` = `{text}`, which is not a whole number")),
         None => Ok(0),
@@ -175,26 +90,9 @@ pub fn decode(prefix: &[u8], size: u64) -> Result<Header, String> {
         }
         None => None,
     };
-    let checksum = match notes.get("dqrm.checksum") {
-        Some(text) if text.len() == 16 => {
-            Some(u64::from_str_radix(text, 16).map_err(|_| format!("has the checksum `{text}`, which is not hexadecimal"))?)
-        }
-        Some(text) => return Err(format!("has the checksum `{text}`, which has not 16 digits")),
-        None => None,
-    };
-    let tensors = entries(&meta);
-    let index = tensors.iter().enumerate().map(|(k, t)| (t.name.clone(), k)).collect();
+    let checksum = tensor_file::checksum(notes, CHECKSUM)?;
     let (step, epoch, lines) = (number("dqrm.step")?, number("dqrm.epoch")?, number("dqrm.lines")?);
     let provisional = notes.contains_key("dqrm.provisional");
-    Ok(Header { step, epoch, lines, validation_auc, provisional, shape, checksum, tensors, index })
-}
-
-/// The tensors in the order of the file.
-fn entries(meta: &Metadata) -> Vec<Entry> {
-    let describe = |name: String| {
-        let info = meta.info(&name)?;
-        let shape = info.shape.iter().map(|&d| d as u64).collect();
-        Some(Entry { shape, dtype: format!("{:?}", info.dtype), start: info.data_offsets.0 as u64, name })
-    };
-    meta.offset_keys().into_iter().filter_map(describe).collect()
+    let tensors = frame.tensors.clone();
+    Ok(Header { step, epoch, lines, validation_auc, provisional, shape, checksum, tensors, frame })
 }

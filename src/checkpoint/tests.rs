@@ -166,8 +166,8 @@ fn every_lie_of_a_header_is_refused() {
     for (what, header, data) in lies {
         assert!(forged(header, data).is_err(), "{what}");
     }
-    assert!(header::header_len(&u64::MAX.to_le_bytes(), 1 << 40).unwrap_err().contains("limit"));
-    assert!(header::header_len(&100u64.to_le_bytes(), 50).unwrap_err().contains("truncated"));
+    assert!(tensor_file::header_len(&u64::MAX.to_le_bytes(), 1 << 40).unwrap_err().contains("limit"));
+    assert!(tensor_file::header_len(&100u64.to_le_bytes(), 50).unwrap_err().contains("truncated"));
 }
 
 #[test]
