@@ -91,6 +91,7 @@ pub mod error;
 pub mod metrics;
 pub mod model;
 pub mod ops;
+pub mod packed;
 pub mod plan;
 pub mod quant;
 pub mod rng;

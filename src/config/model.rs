@@ -139,12 +139,7 @@ impl Model {
         let rows: Vec<u64> = self.rows.clone().or(data_rows).unwrap_or(rows).into_iter().map(|r| r.min(cap)).collect();
         let bottom = self.bottom.clone().unwrap_or(bottom);
         let top = self.top.clone().unwrap_or(top);
-        let vectors = rows.len() + 1;
-        let input = match (self.interaction, self.interaction_diagonal) {
-            (Interaction::Dot, false) => dim + vectors * (vectors - 1) / 2,
-            (Interaction::Dot, true) => dim + vectors * (vectors + 1) / 2,
-            (Interaction::Cat, _) => dim * vectors,
-        };
+        let input = interaction_width(self.interaction, self.interaction_diagonal, rows.len(), dim);
         let shape = Shape {
             dense,
             dim,
@@ -157,6 +152,16 @@ impl Model {
         };
         shape.validate()?;
         Ok(shape)
+    }
+}
+
+/// Width of the interaction's output: the dense vector and all pairs, or all vectors side by side.
+fn interaction_width(interaction: Interaction, diagonal: bool, tables: usize, dim: usize) -> usize {
+    let vectors = tables + 1;
+    match (interaction, diagonal) {
+        (Interaction::Dot, false) => dim + vectors * (vectors - 1) / 2,
+        (Interaction::Dot, true) => dim + vectors * (vectors + 1) / 2,
+        (Interaction::Cat, _) => dim * vectors,
     }
 }
 
@@ -179,6 +184,13 @@ impl Shape {
         }
         if self.top.len() < 2 || self.top.contains(&0) || self.top.last() != Some(&1) {
             return fail(format!("model.top {:?} must end with 1 (the logit) and have no width 0", &self.top[1..]));
+        }
+        if self.bottom[0] != self.dense {
+            return fail(format!("the bottom MLP takes {} values, but there are {} dense features", self.bottom[0], self.dense));
+        }
+        let input = interaction_width(self.interaction, self.diagonal, self.tables(), self.dim);
+        if self.top[0] != input {
+            return fail(format!("the top MLP takes {} values, but the interaction gives {input}", self.top[0]));
         }
         if self.rows.is_empty() {
             return fail("the model has no table; give model.rows or data with categorical columns".into());
@@ -251,6 +263,9 @@ mod tests {
     fn shapes_that_do_not_fit_are_refused() {
         let model = Model { dim: Some(32), preset: Preset::Kaggle, ..Model::default() };
         assert!(model.shape(None, None).unwrap_err().to_string().contains("model.dim is 32"));
+        let mut shape = Model::default().shape(None, None).unwrap();
+        shape.top[0] += 1;
+        assert!(shape.validate().unwrap_err().to_string().contains("the interaction gives 359"));
         let model = Model { rows: Some(vec![5, 0]), ..Model::default() };
         assert!(model.shape(None, None).unwrap_err().to_string().contains("table 1 has 0 rows"));
     }

@@ -152,7 +152,12 @@ pub fn forward(plan: &mut Plan, tables: &Tables, batch: &BatchViews, quantize: Q
         let views = [batch.rows, batch.row_tables, batch.shard_offsets, scales, shard, gathered];
         plan.push(&GATHER_ROWS, format!("shard {s}"), &params, &views, grid(most * dim));
     }
-    let params = PoolParams { tables: tables.count() as u32, dim: dim as u32, max_code: sums_code as f32 };
+    pool(plan, tables, batch, sums_code, scales, gathered, pooled);
+}
+
+/// Records the sums of the bags alone; `max_code` is 0 unless the sums are quantized with `scales`.
+pub fn pool(plan: &mut Plan, tables: &Tables, batch: &BatchViews, max_code: u32, scales: View, gathered: View, pooled: View) {
+    let params = PoolParams { tables: tables.count() as u32, dim: tables.dim() as u32, max_code: max_code as f32 };
     plan.push(&POOL_BAGS, "bags", &params, &[batch.bag_offsets, batch.bag_rows, scales, gathered, pooled], grid(pooled.len));
 }
 
@@ -218,6 +223,13 @@ fn bag_gradient(mut args: Args<'_>) {
 /// Bags for cases: sizes cycle through `sizes`, ids through the tables (`same`: every id is row 0).
 pub(super) fn example(samples: usize, rows: &[u64], dim: usize, max_binding: u64, sizes: &[usize], same: bool) -> (Tables, Batch) {
     let tables = Tables::new(rows, dim, max_binding).expect("a case's tables fit");
+    let batch = example_batch(samples, sizes, same, &tables);
+    (tables, batch)
+}
+
+/// The same for tables that are cut already.
+pub(super) fn example_batch(samples: usize, sizes: &[usize], same: bool, tables: &Tables) -> Batch {
+    let rows = tables.rows();
     let mut block = Block::new();
     block.samples = samples;
     let mut n = 0u64;
@@ -228,8 +240,7 @@ pub(super) fn example(samples: usize, rows: &[u64], dim: usize, max_binding: u64
         }
         block.end_bag();
     }
-    let batch = Batch::prepare(&block, &tables).expect("a case's ids lie in its tables");
-    (tables, batch)
+    Batch::prepare(&block, tables).expect("a case's ids lie in its tables")
 }
 
 /// The index buffers of a batch in a case.

@@ -72,7 +72,7 @@ impl Linear {
 }
 
 /// Workgroups of 8 x 8 invocations with 4 x 4 results each.
-fn tiles(columns: usize, rows: usize) -> [u32; 3] {
+pub(super) fn tiles(columns: usize, rows: usize) -> [u32; 3] {
     [columns.div_ceil(32) as u32, rows.div_ceil(32) as u32, 1]
 }
 
@@ -98,19 +98,19 @@ pub fn backward_input(plan: &mut Plan, label: &str, layer: Linear, batch: usize,
 }
 
 /// A matrix in memory: element (r, c) at `r * row_stride + c * column_stride`.
-struct Matrix<'a> {
-    values: &'a [f32],
-    row_stride: usize,
-    column_stride: usize,
+pub(super) struct Matrix<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) row_stride: usize,
+    pub(super) column_stride: usize,
 }
 
-/// `out[m, n] = a[m, k] b[k, n]`, `out` row-major, through the `gemm` crate.
-fn product(out: &mut [f32], m: usize, n: usize, k: usize, a: &Matrix<'_>, b: &Matrix<'_>) {
+/// `out[m, n] = a[m, k] b[k, n]` through the `gemm` crate; rows of `out` begin `stride` values apart.
+pub(super) fn product(out: &mut [f32], stride: usize, [m, n, k]: [usize; 3], a: &Matrix<'_>, b: &Matrix<'_>) {
     if m == 0 || n == 0 {
         return;
     }
     let last = |x: &Matrix<'_>, rows: usize, columns: usize| (rows - 1) * x.row_stride + (columns - 1) * x.column_stride;
-    assert!(out.len() >= m * n && k > 0 && a.values.len() > last(a, m, k) && b.values.len() > last(b, k, n));
+    assert!(n <= stride && out.len() >= (m - 1) * stride + n && k > 0 && a.values.len() > last(a, m, k) && b.values.len() > last(b, k, n));
     let threads = if m * n * k < 1 << 18 { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(0) };
     #[expect(unsafe_code, reason = "gemm takes pointers; the line above proves every element it touches lies inside its slice, and it is measured faster than the safe crates")]
     // SAFETY: `out` is borrowed mutably and does not overlap the inputs; all extents were asserted.
@@ -121,7 +121,7 @@ fn product(out: &mut [f32], m: usize, n: usize, k: usize, a: &Matrix<'_>, b: &Ma
             k,
             out.as_mut_ptr(),
             1,
-            n as isize,
+            stride as isize,
             false,
             a.values.as_ptr(),
             a.column_stride as isize,
@@ -145,7 +145,7 @@ fn matmul_nt(mut args: Args<'_>) {
     let (x, w, bias) = (args.f32s(0), args.f32s(1), args.f32s(2));
     let y = &mut args.output()[..batch * outputs];
     let (x, w) = (Matrix { values: x, row_stride: inputs, column_stride: 1 }, Matrix { values: w, row_stride: 1, column_stride: inputs });
-    product(y, batch, outputs, inputs, &x, &w);
+    product(y, outputs, [batch, outputs, inputs], &x, &w);
     parallel::rows(y, outputs, |_, row| {
         for (v, b) in row.iter_mut().zip(bias) {
             let sum = *v + b;
@@ -159,7 +159,7 @@ fn input_gradient(args: &mut Args<'_>, dx: &mut [f32]) {
     let (inputs, outputs) = (p.inputs as usize, p.outputs as usize);
     let dz = Matrix { values: args.f32s(0), row_stride: outputs, column_stride: 1 };
     let w = Matrix { values: args.f32s(1), row_stride: inputs, column_stride: 1 };
-    product(dx, args.step.batch as usize, inputs, outputs, &dz, &w);
+    product(dx, inputs, [args.step.batch as usize, inputs, outputs], &dz, &w);
 }
 
 fn matmul_nn(mut args: Args<'_>) {
@@ -183,7 +183,7 @@ fn matmul_tn(mut args: Args<'_>) {
     let (inputs, outputs) = (p.inputs as usize, p.outputs as usize);
     let dz = Matrix { values: args.f32s(0), row_stride: 1, column_stride: outputs };
     let x = Matrix { values: args.f32s(1), row_stride: inputs, column_stride: 1 };
-    product(args.output(), outputs, inputs, args.step.batch as usize, &dz, &x);
+    product(args.output(), inputs, [outputs, inputs, args.step.batch as usize], &dz, &x);
 }
 
 fn bias_gradient(mut args: Args<'_>) {

@@ -192,4 +192,6 @@ pub mod shared {
     pub const INDEX: &str = include_str!("../../shaders/shared/index.wgsl");
     /// The only rounding in WGSL.
     pub const QUANT: &str = include_str!("../../shaders/shared/quant.wgsl");
+    /// Codes in words.
+    pub const PACK: &str = include_str!("../../shaders/shared/pack.wgsl");
 }
