@@ -182,7 +182,8 @@ impl Checkpoint {
             ));
         };
         let mut prefix = self.prefix.clone();
-        let place = checksum_place(&prefix, header::CHECKSUM).ok_or_else(|| self.fail("the checksum is not where dqrm writes it".into()))?;
+        let place =
+            checksum_place(&prefix, header::CHECKSUM).ok_or_else(|| self.fail("the checksum is not where dqrm writes it".into()))?;
         prefix[place..place + 16].fill(b'0');
         let mut hash = Xxh3::new();
         hash.update(&prefix);

@@ -93,6 +93,7 @@ pub mod model;
 pub mod ops;
 pub mod packed;
 pub mod plan;
+pub mod predictor;
 pub mod quant;
 pub mod rng;
 pub mod session;

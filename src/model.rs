@@ -112,13 +112,29 @@ pub fn forward(
     dense: View,
     pooled: View,
 ) -> Activations {
+    forward_with(plan, shape, network, prefix, batch, dense, pooled, &|plan, layer, x, y| {
+        let (w, b) = (layer.weight(effective.weights), layer.bias(effective.biases));
+        matmul::forward(plan, &layer.name, layer.linear, batch, x, w, b, y);
+    })
+}
+
+/// The same with layers as `apply` records them: it gets the layer, its input and its output.
+pub fn forward_with(
+    plan: &mut Plan,
+    shape: &Shape,
+    network: &Network,
+    prefix: &str,
+    batch: usize,
+    dense: View,
+    pooled: View,
+    apply: &dyn Fn(&mut Plan, &Layer, View, View),
+) -> Activations {
     let run = |plan: &mut Plan, layers: &[Layer], input: View| -> Vec<View> {
         let mut outputs = vec![input];
         for layer in layers {
             let out =
                 plan.buffer(format!("{prefix}{}.out", layer.name), "[B, outputs]", batch * layer.linear.outputs, Elem::F32, Role::Scratch);
-            let (w, b) = (layer.weight(effective.weights), layer.bias(effective.biases));
-            matmul::forward(plan, &layer.name, layer.linear, batch, outputs[outputs.len() - 1], w, b, out);
+            apply(plan, layer, outputs[outputs.len() - 1], out);
             outputs.push(out);
         }
         outputs

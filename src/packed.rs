@@ -16,13 +16,14 @@
 //! The codes of all tables lie one after another, so they are one region that the engine binds (or maps)
 //! without looking at table borders.
 
+pub use crate::engine::Bytes;
+
 use crate::config::{Format, Schema, Shape, Synthetic};
 use crate::model::{Layer, Network};
 use crate::quant::{Bits, pack};
 use crate::tensor_file::{self, Entry, Frame};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
-use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 #[cfg(feature = "cli")]
@@ -55,6 +56,9 @@ const MAX_LAYERS: usize = 256;
 const MAX_TABLES: usize = 65_536;
 /// No bag holds more ids.
 const MAX_BAG: usize = 65_536;
+
+/// No sample holds more ids in all its bags.
+const MAX_IDS: usize = 1 << 22;
 
 /// The grid of some weights: value = (code + offset) × scale.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -147,7 +151,14 @@ impl Manifest {
         }
         let bags = self.max_bag();
         if bags.len() != shape.tables() || bags.iter().any(|&b| b == 0 || b > MAX_BAG) {
-            return Err(format!("has {} tables, but its data has {} columns for them, of at most {MAX_BAG} ids", shape.tables(), bags.len()));
+            return Err(format!(
+                "has {} tables, but its data has {} columns for them, of at most {MAX_BAG} ids",
+                shape.tables(),
+                bags.len()
+            ));
+        }
+        if bags.iter().sum::<usize>() > MAX_IDS {
+            return Err(format!("takes {} ids a sample; at most {MAX_IDS} are possible", bags.iter().sum::<usize>()));
         }
         let dense = self.input.schema.dense.len();
         if self.input.generator.is_none() && dense != shape.dense {
@@ -156,9 +167,6 @@ impl Manifest {
         Ok(())
     }
 }
-
-/// Memory that holds a file.
-pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// A packed model whose header, scales, biases and sizes have been checked.
 #[derive(Clone)]
@@ -243,7 +251,9 @@ impl Packed {
         let found = xxhash_rust::xxh3::xxh3_64(&self.bytes()[self.codes()]);
         if found != self.codes_checksum {
             let should = self.codes_checksum;
-            return Err(format!("has tables that were altered after they were written: their checksum is {found:016x}, it should be {should:016x}"));
+            return Err(format!(
+                "has tables that were altered after they were written: their checksum is {found:016x}, it should be {should:016x}"
+            ));
         }
         Ok(())
     }
@@ -377,7 +387,9 @@ fn read_manifest(frame: &Frame) -> Result<Manifest, String> {
     };
     let number: u64 = version.parse().map_err(|_| format!("has `{VERSION_KEY}` = `{version}`, which is not a whole number"))?;
     if number == 0 || number > VERSION {
-        return Err(format!("has version {number} of the packed format; this program reads versions 1 to {VERSION}; a newer dqrm may read it"));
+        return Err(format!(
+            "has version {number} of the packed format; this program reads versions 1 to {VERSION}; a newer dqrm may read it"
+        ));
     }
     let text = frame.notes.get(MANIFEST_KEY).ok_or_else(|| format!("has no `{MANIFEST_KEY}`"))?;
     serde_json::from_str(text).map_err(|e| format!("has a `{MANIFEST_KEY}` that cannot be used: {e}"))

@@ -11,7 +11,7 @@ use crate::plan::{Access, StepUniform, View};
 use crate::step::{self, Capacity, Recorded, phase};
 use crate::tables::Tables;
 
-mod devices;
+pub(crate) mod devices;
 mod initial;
 mod tensors;
 
@@ -42,7 +42,7 @@ pub struct DeviceInfo {
 
 /// Batches of more samples would run into the loop limit of software adapters (llvmpipe ends an
 /// invocation silently after 65,535 loop iterations, about half of that with bounded loops).
-const SOFTWARE_MAX_BATCH: usize = 30_000;
+pub(crate) const SOFTWARE_MAX_BATCH: usize = 30_000;
 
 /// A model on an engine.
 #[derive(Debug)]

@@ -113,7 +113,8 @@ pub fn encode(notes: &BTreeMap<&'static str, String>, tensors: &[(&str, Dtype, &
     let mut start = 0usize;
     let mut listed = Vec::with_capacity(tensors.len());
     for &(name, dtype, shape) in tensors {
-        let shape: Vec<usize> = shape.iter().map(|&d| usize::try_from(d)).collect::<Result<_, _>>().map_err(|_| "a dimension is too large")?;
+        let shape: Vec<usize> =
+            shape.iter().map(|&d| usize::try_from(d)).collect::<Result<_, _>>().map_err(|_| "a dimension is too large")?;
         let bytes = shape.iter().try_fold(dtype.bitsize() / 8, |n, &d| n.checked_mul(d)).ok_or("a tensor is too large")?;
         let end = start.checked_add(bytes).ok_or("the tensors are too large")?;
         listed.push((name, TensorInfo { dtype, shape, data_offsets: (start, end) }));

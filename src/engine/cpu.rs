@@ -1,22 +1,56 @@
 //! The CPU engine: runs the twins on ordinary memory.
 
-use super::{Engine, Local};
-use crate::error::Result;
+use super::{Engine, Local, Shared};
+use crate::error::{Error, Result};
 use crate::plan::schedule::{Limits, Schedule};
-use crate::plan::{Access, Args, Command, StepUniform, View};
+use crate::plan::{Access, Args, BufferId, Command, Role, StepUniform, View};
 
 /// A schedule in memory.
 #[derive(Debug)]
 pub struct CpuEngine {
     schedule: Schedule,
-    slots: Vec<Vec<u32>>,
+    slots: Vec<Slot>,
+}
+
+/// A buffer.
+#[derive(Debug)]
+enum Slot {
+    Own(Vec<u32>),
+    Shared(Shared),
+}
+
+impl Slot {
+    fn words(&self) -> &[u32] {
+        match self {
+            Slot::Own(words) => words,
+            Slot::Shared(shared) => shared.words(),
+        }
+    }
 }
 
 impl CpuEngine {
     /// Makes the buffers, all zero.
     pub fn load(schedule: Schedule) -> CpuEngine {
-        let slots = schedule.slots.iter().map(|&len| vec![0; len]).collect();
+        let slots = schedule.slots.iter().map(|&len| Slot::Own(vec![0; len])).collect();
         CpuEngine { schedule, slots }
+    }
+
+    /// Makes the buffers but for those that lie in memory already; they must be inputs of the plan.
+    ///
+    /// # Errors
+    /// A buffer that commands write, or that is longer than its memory.
+    pub fn load_with(schedule: Schedule, shared: Vec<(BufferId, Shared)>) -> Result<CpuEngine> {
+        let mut slots: Vec<Option<Slot>> = schedule.slots.iter().map(|_| None).collect();
+        for (id, words) in shared {
+            let buffer = &schedule.plan.buffers[id.0];
+            if buffer.role != Role::Input || words.words().len() < buffer.len {
+                return Err(Error::Plan(format!("`{}` cannot lie in shared memory of {} words", buffer.name, words.words().len())));
+            }
+            slots[schedule.slot_of[id.0]] = Some(Slot::Shared(words));
+        }
+        let own = |(slot, &len): (Option<Slot>, &usize)| slot.unwrap_or_else(|| Slot::Own(vec![0; len]));
+        let slots = slots.into_iter().zip(&schedule.slots).map(own).collect();
+        Ok(CpuEngine { schedule, slots })
     }
 
     /// Memory is the only limit; tables of any size lie in one shard unless `max_binding` says otherwise.
@@ -40,20 +74,24 @@ impl CpuEngine {
         for (binding, view) in command.kernel.bindings.iter().zip(&command.views) {
             if written(binding.access) {
                 let slot = schedule.slot(view);
-                taken.push((slot, std::mem::take(&mut slots[slot])));
+                if let Slot::Own(words) = &mut slots[slot] {
+                    taken.push((slot, std::mem::take(words)));
+                }
             }
         }
         call(schedule, command, slots, &mut taken, step);
         for (slot, memory) in taken {
-            slots[slot] = memory;
+            slots[slot] = Slot::Own(memory);
         }
     }
 }
 
-fn call(schedule: &Schedule, command: &Command, slots: &[Vec<u32>], taken: &mut [(usize, Vec<u32>)], step: &StepUniform) {
+fn call(schedule: &Schedule, command: &Command, slots: &[Slot], taken: &mut [(usize, Vec<u32>)], step: &StepUniform) {
     let bound = || command.kernel.bindings.iter().zip(&command.views);
-    let inputs =
-        bound().filter(|(b, _)| b.access == Access::Read).map(|(_, v)| &slots[schedule.slot(v)][v.offset..v.offset + v.len]).collect();
+    let inputs = bound()
+        .filter(|(b, _)| b.access == Access::Read)
+        .map(|(_, v)| &slots[schedule.slot(v)].words()[v.offset..v.offset + v.len])
+        .collect();
     let views = bound().filter(|(b, _)| b.access != Access::Read).map(|(_, v)| v);
     let outputs = taken.iter_mut().zip(views).map(|((_, memory), v)| &mut memory[v.offset..v.offset + v.len]).collect();
     (command.kernel.twin)(Args { params: &command.params, step, inputs, outputs });
@@ -62,7 +100,10 @@ fn call(schedule: &Schedule, command: &Command, slots: &[Vec<u32>], taken: &mut 
 impl Engine for CpuEngine {
     fn write(&mut self, view: View, words: &[u32]) -> Result<()> {
         let slot = self.schedule.slot(&view);
-        self.slots[slot][view.offset..view.offset + words.len()].copy_from_slice(words);
+        match &mut self.slots[slot] {
+            Slot::Own(memory) => memory[view.offset..view.offset + words.len()].copy_from_slice(words),
+            Slot::Shared(_) => return Err(Error::Plan("a buffer in shared memory cannot be written".into())),
+        }
         Ok(())
     }
 
@@ -81,7 +122,7 @@ impl Engine for CpuEngine {
     }
 
     fn read(&mut self, view: View) -> Local<'_, Result<Vec<u32>>> {
-        let words = self.slots[self.schedule.slot(&view)][view.offset..view.offset + view.len].to_vec();
+        let words = self.slots[self.schedule.slot(&view)].words()[view.offset..view.offset + view.len].to_vec();
         Box::pin(std::future::ready(Ok(words)))
     }
 }

@@ -4,13 +4,46 @@
 use crate::error::Result;
 use crate::plan::{StepUniform, View};
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
+use std::sync::Arc;
 
 pub mod cpu;
 pub mod gpu;
 
 /// A future on one thread; browsers have no other.
 pub type Local<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// Memory that somebody else made and keeps as it is: a mapped file, the bytes of a download.
+pub type Bytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// Words inside such memory, for a buffer that no command writes.
+#[derive(Clone)]
+pub struct Shared {
+    memory: Bytes,
+    range: Range<usize>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Shared({:?})", self.range)
+    }
+}
+
+impl Shared {
+    /// `words` words from byte `start` on; nothing when they do not lie inside the memory on a multiple of four.
+    pub fn new(memory: Bytes, start: usize, words: usize) -> Option<Shared> {
+        let end = words.checked_mul(4)?.checked_add(start)?;
+        let bytes = (*memory).as_ref().get(start..end)?;
+        bytemuck::try_cast_slice::<u8, u32>(bytes).ok()?;
+        Some(Shared { memory, range: start..end })
+    }
+
+    /// The words.
+    pub fn words(&self) -> &[u32] {
+        bytemuck::cast_slice(&(*self.memory).as_ref()[self.range.clone()])
+    }
+}
 
 /// A loaded schedule.
 pub trait Engine: std::fmt::Debug {

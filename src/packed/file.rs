@@ -29,7 +29,10 @@ pub fn open(path: &Path) -> Result<Packed> {
     if size < 8 {
         return tensor_file::header_len(&[], size).map(|_| unreachable!("8 bytes are needed")).map_err(fail);
     }
-    #[expect(unsafe_code, reason = "mapping is unsafe because another program may change the file; measured: a Kaggle model is ready in 4 ms instead of 150")]
+    #[expect(
+        unsafe_code,
+        reason = "mapping is unsafe because another program may change the file; measured: a Kaggle model is ready in 4 ms instead of 150"
+    )]
     // SAFETY: the map is read-only and lives as long as every slice of it (it is moved into the `Arc`
     // that hands them out). Bytes that change underneath give wrong predictions; no value of the
     // codes is invalid, and everything else is copied and checked once.

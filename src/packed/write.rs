@@ -196,7 +196,11 @@ impl<'a> Writer<'a> {
             grid.encode(values, group(o), bits, row);
         }
         if self.plan.quantize_bias && self.plan.rule != Rule::DoReFa {
-            let own = if self.plan.rule == Rule::Learned { Some(self.learned(&format!("dqrm.scale.{}.bias", layer.name), 0, 1)?[0]) } else { None };
+            let own = if self.plan.rule == Rule::Learned {
+                Some(self.learned(&format!("dqrm.scale.{}.bias", layer.name), 0, 1)?[0])
+            } else {
+                None
+            };
             for (o, b) in bias.iter_mut().enumerate() {
                 let s = own.unwrap_or(group(o));
                 *b = quant::fake_quant(*b, s, 1.0 / s, bits.max_code() as f32);

@@ -69,7 +69,7 @@ fn describe(a: &GpuAdapter, chosen_by_auto: bool) -> Adapter {
 }
 
 /// The adapter for `device`, or none for the CPU engine, and a word on why.
-pub(super) async fn choose(device: &Device) -> Result<(Option<GpuAdapter>, String)> {
+pub(crate) async fn choose(device: &Device) -> Result<(Option<GpuAdapter>, String)> {
     if *device == Device::Cpu {
         return Ok((None, "asked for".into()));
     }
