@@ -300,9 +300,21 @@ impl Checkpoint {
 
     /// One whole tensor.
     fn values(&mut self, name: &str) -> Result<Vec<f32>> {
-        let (offset, len) = self.span(name)?;
-        let mut values = vec![0f32; len as usize];
-        self.read_at(offset, &mut values)?;
+        let (_, len) = self.span(name)?;
+        self.read(name, 0, len as usize)
+    }
+
+    /// Values `start..start + len` of a tensor.
+    ///
+    /// # Errors
+    /// No such F32 tensor, a range beyond it, a file that cannot be read.
+    pub fn read(&mut self, name: &str, start: u64, len: usize) -> Result<Vec<f32>> {
+        let (offset, all) = self.span(name)?;
+        if start.checked_add(len as u64).is_none_or(|end| end > all) {
+            return Err(self.fail(format!("has {all} values in `{name}`, but values {start}+{len} are needed")));
+        }
+        let mut values = vec![0f32; len];
+        self.read_at(offset + 4 * start, &mut values)?;
         Ok(values)
     }
 

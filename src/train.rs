@@ -14,18 +14,21 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 mod assemble;
+mod card;
 mod evaluate;
 mod folder;
 mod journal;
 mod memory;
+mod pack;
 mod stream;
 mod trainer;
 mod window;
 
 pub use assemble::{Assembled, Preparing, assemble, resolve, schema};
 pub use evaluate::{Each, Scored, Trained, Which};
-pub use folder::{BEST, CONFIG, IDS, LAST, METRICS, free_name};
+pub use folder::{BEST, CONFIG, IDS, LAST, METRICS, PACKED, free_name};
 pub use memory::memory;
+pub use pack::{PackOptions, Packing, pack};
 
 /// What happens in a run.
 #[derive(Debug, Clone)]

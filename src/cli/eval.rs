@@ -21,7 +21,7 @@ Examples:
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct EvalArgs {
-    /// The run's folder
+    /// The run's folder, or a packed file
     pub run: PathBuf,
     /// Labelled files in the run's layout, `-` for standard input [default: the test part of the run's own data]
     #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Data")]

@@ -8,6 +8,7 @@ mod devices;
 mod eval;
 mod live;
 mod options;
+mod pack;
 mod predict;
 mod stop;
 mod summary;
@@ -30,6 +31,7 @@ Examples:
   dqrm train --data day_0.gz day_1.gz --preset kaggle
   dqrm eval runs/kaggle-int4-seed0 --data day_2.gz
   dqrm predict runs/kaggle-int4-seed0 --data new.tsv --out p.csv
+  dqrm pack runs/kaggle-int4-seed0                 one file, an eighth of the size
   dqrm devices
 
 `dqrm COMMAND --help` explains every setting.";
@@ -43,6 +45,8 @@ pub enum Command {
     Eval(eval::EvalArgs),
     /// Write one click probability a line
     Predict(predict::PredictArgs),
+    /// Pack a run's model into one small file
+    Pack(pack::PackArgs),
     /// List the adapters and which presets fit them
     Devices(devices::DevicesArgs),
 }
@@ -56,6 +60,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
+        Command::Pack(args) => pack::run(&args),
         Command::Devices(args) => devices::run(&args),
     }
 }

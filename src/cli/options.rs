@@ -113,7 +113,7 @@ impl DeviceArgs {
     }
 }
 
-fn bits(text: &str) -> Result<Bits, String> {
+pub(super) fn bits(text: &str) -> Result<Bits, String> {
     text.parse().map_err(|e: Error| e.to_string())
 }
 

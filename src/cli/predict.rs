@@ -24,7 +24,7 @@ Lines may have a label (it is not used) or lack its column.";
 #[derive(Debug, Clone, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct PredictArgs {
-    /// The run's folder
+    /// The run's folder, or a packed file
     pub run: PathBuf,
     /// Files in the run's layout, with or without labels; `-` or nothing for standard input
     #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Data")]

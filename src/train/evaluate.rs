@@ -8,7 +8,10 @@ use crate::data::loader::{Loader, Order};
 use crate::data::{Batch, Block};
 use crate::error::{Error, Result};
 use crate::metrics::Summary;
+use crate::packed::{self, Packed};
+use crate::predictor::Predictor;
 use crate::session::{DeviceInfo, Session};
+use crate::tables::Tables;
 use std::path::{Path, PathBuf};
 
 /// Which checkpoint of a run.
@@ -20,14 +23,53 @@ pub enum Which {
     Last,
 }
 
-/// A run's model on a device, without optimizer state.
+/// What computes the logits.
+#[derive(Debug)]
+enum Model {
+    /// Full-precision weights, fake-quantized as while training.
+    Session(Box<Session>),
+    /// Packed codes.
+    Predictor(Box<Predictor>),
+}
+
+impl Model {
+    fn tables(&self) -> &Tables {
+        match self {
+            Model::Session(s) => s.tables(),
+            Model::Predictor(p) => p.tables(),
+        }
+    }
+
+    fn shape(&self) -> &Shape {
+        match self {
+            Model::Session(s) => s.shape(),
+            Model::Predictor(p) => p.shape(),
+        }
+    }
+
+    fn device(&self) -> &DeviceInfo {
+        match self {
+            Model::Session(s) => s.device(),
+            Model::Predictor(p) => p.device(),
+        }
+    }
+
+    fn logits(&mut self, batch: &Batch) -> Result<Vec<f32>> {
+        match self {
+            Model::Session(s) => pollster::block_on(s.logits(batch)),
+            Model::Predictor(p) => pollster::block_on(p.logits(batch)),
+        }
+    }
+}
+
+/// A trained model on a device: a run's checkpoint without optimizer state, or a packed file.
 #[derive(Debug)]
 pub struct Trained {
     config: Config,
     schema: Schema,
     mapper: Mapper,
-    session: Session,
-    /// The checkpoint in use.
+    model: Model,
+    /// The checkpoint or packed file in use.
     pub path: PathBuf,
     /// Steps it was trained for.
     pub step: u64,
@@ -50,24 +92,23 @@ pub struct Scored {
 }
 
 impl Trained {
-    /// Loads the model of the run in `dir`: `which` checkpoint, or the best if there is one.
+    /// Loads a packed file, or the model of the run in a folder: `which` checkpoint, or the best if there is one.
     ///
     /// # Errors
-    /// A folder without a run, a checkpoint that is damaged, a device that does not exist.
-    pub fn open(dir: &Path, which: Option<Which>, device: Option<Device>) -> Result<Trained> {
-        if !dir.join(folder::CONFIG).exists() {
-            return Err(Error::Config(format!("`{}` is not a run's folder: it has no {}", dir.display(), folder::CONFIG)));
+    /// A folder without a run, a file that is damaged, a device that does not exist.
+    pub fn open(path: &Path, which: Option<Which>, device: Option<Device>) -> Result<Trained> {
+        if !path.is_file() {
+            return Trained::open_run(path, which, device);
         }
-        let mut config = resolve(&crate::config_file::read(&dir.join(folder::CONFIG))?)?;
-        let best = dir.join(folder::BEST);
-        let path = match which {
-            Some(Which::Last) => dir.join(folder::LAST),
-            None if !best.exists() => dir.join(folder::LAST),
-            _ => best,
-        };
-        if !path.exists() {
-            return Err(Error::Config(format!("`{}` does not exist: the run has not written that checkpoint", path.display())));
+        if which.is_some() {
+            return Err(Error::Config(format!("`{}` is a file; only a run's folder has a best and a last checkpoint", path.display())));
         }
+        Trained::open_packed(path, &packed::open(path)?, device)
+    }
+
+    fn open_run(dir: &Path, which: Option<Which>, device: Option<Device>) -> Result<Trained> {
+        let mut config = resolve(&folder::read_config(dir)?)?;
+        let path = checkpoint_path(dir, which)?;
         config.device = device.unwrap_or(config.device);
         config.train.batch = 1;
         config.optim = Optim::default();
@@ -83,12 +124,31 @@ impl Trained {
         checkpoint.load_inference(&mut session)?;
         session.begin_evaluation()?;
         let (step, synthetic) = (checkpoint.header.step, config.data.format == Format::Synthetic);
-        Ok(Trained { config, schema, mapper, session, path, step, synthetic })
+        Ok(Trained { config, schema, mapper, model: Model::Session(Box::new(session)), path, step, synthetic })
+    }
+
+    /// Loads a packed model; `path` is what messages call it.
+    ///
+    /// # Errors
+    /// An id mapping that does not fit the tables, a device that does not exist or is too small.
+    pub fn open_packed(path: &Path, packed: &Packed, device: Option<Device>) -> Result<Trained> {
+        let m = packed.manifest();
+        let mapper = Mapper::from_bytes(packed.ids()).map_err(|e| broken(path, e.to_string()))?;
+        if mapper.rows() != m.shape.rows {
+            return Err(broken(path, format!("its tables have {:?} rows, but its id mapping gives {:?}", m.shape.rows, mapper.rows())));
+        }
+        let mut config = packed_config(m);
+        config.device = device.unwrap_or(config.device);
+        config.validate().map_err(|e| broken(path, e.to_string()))?;
+        let predictor = pollster::block_on(Predictor::load(packed, &config.device, config.train.eval_batch))?;
+        config.train.eval_batch = predictor.batch();
+        let (schema, step, synthetic) = (m.input.schema.clone(), m.step, m.input.generator.is_some());
+        Ok(Trained { config, schema, mapper, model: Model::Predictor(Box::new(predictor)), path: path.into(), step, synthetic })
     }
 
     /// The device in use.
     pub fn device(&self) -> &DeviceInfo {
-        self.session.device()
+        self.model.device()
     }
 
     /// Replaces what a malformed line does.
@@ -99,8 +159,11 @@ impl Trained {
     /// The run's own data, with its parts.
     ///
     /// # Errors
-    /// As [`assemble`].
+    /// As [`assemble`]; a packed model does not know where its data is, unless it was made up.
     pub fn own_data(&self, preparing: &mut Preparing<'_>) -> Result<Assembled> {
+        if matches!(self.model, Model::Predictor(_)) && !self.synthetic {
+            return Err(Error::Config(format!("`{}` does not hold the data it was trained on; name labelled files with --data", self.path.display())));
+        }
         assemble(&self.config, preparing)
     }
 
@@ -109,8 +172,8 @@ impl Trained {
     /// # Errors
     /// Ids outside their tables, a lost device.
     pub fn logits(&mut self, block: &Block) -> Result<Vec<f32>> {
-        let batch = Batch::prepare(block, self.session.tables())?;
-        pollster::block_on(self.session.logits(&batch))
+        let batch = Batch::prepare(block, self.model.tables())?;
+        self.model.logits(&batch)
     }
 
     /// Reads `files` (`-` is standard input) in order and gives `each` (logits, labels); labels are
@@ -119,11 +182,11 @@ impl Trained {
     /// # Errors
     /// Files that cannot be read, malformed lines unless they are skipped, whatever `each` returns.
     pub fn score(&mut self, files: &[String], labelled: bool, each: &mut Each<'_>) -> Result<Scored> {
-        if self.schema.dense.len() != self.session.shape().dense || self.schema.tables() != self.session.shape().tables() {
+        if self.schema.dense.len() != self.model.shape().dense || self.schema.tables() != self.model.shape().tables() {
             return Err(Error::Config(format!(
                 "the run's model has {} dense features and {} tables, but a line of data has {} and {}",
-                self.session.shape().dense,
-                self.session.shape().tables(),
+                self.model.shape().dense,
+                self.model.shape().tables(),
                 self.schema.dense.len(),
                 self.schema.tables()
             )));
@@ -139,8 +202,8 @@ impl Trained {
                 break;
             }
             scored.samples += block.samples as u64;
-            let batch = Batch::prepare(&block, self.session.tables())?;
-            let logits = pollster::block_on(self.session.logits(&batch))?;
+            let batch = Batch::prepare(&block, self.model.tables())?;
+            let logits = self.model.logits(&batch)?;
             each(&logits, &block.labels)?;
         }
         scored.skipped = reader.skipped();
@@ -157,15 +220,54 @@ impl Trained {
         let steps = 0..(range.end - range.start).div_ceil(batch as u64);
         let order = Order { range, shuffle: None };
         let threads = self.config.train.loader_threads;
-        let batches = Loader::new(data.samples.clone(), order, self.session.tables().clone(), batch, steps, threads)?;
+        let batches = Loader::new(data.samples.clone(), order, self.model.tables().clone(), batch, steps, threads)?;
         let (mut logits, mut labels) = (Vec::new(), Vec::new());
         for batch in batches {
             let batch = batch?;
-            logits.extend(pollster::block_on(self.session.logits(&batch))?);
+            logits.extend(self.model.logits(&batch)?);
             labels.extend(&batch.labels);
         }
         Ok(Summary::from_logits(&logits, &labels))
     }
+}
+
+/// The checkpoint asked for, or the best if there is one.
+pub(super) fn checkpoint_path(dir: &Path, which: Option<Which>) -> Result<PathBuf> {
+    let best = dir.join(folder::BEST);
+    let path = match which {
+        Some(Which::Last) => dir.join(folder::LAST),
+        None if !best.exists() => dir.join(folder::LAST),
+        _ => best,
+    };
+    if !path.exists() {
+        return Err(Error::Config(format!("`{}` does not exist: the run has not written that checkpoint", path.display())));
+    }
+    Ok(path)
+}
+
+/// Settings under which a packed model reads data as its run did.
+fn packed_config(m: &packed::Manifest) -> Config {
+    let mut config = Config::default();
+    let shape = &m.shape;
+    config.model = crate::config::Model {
+        dense: Some(shape.dense),
+        dim: Some(shape.dim),
+        bottom: Some(shape.bottom[1..].to_vec()),
+        top: Some(shape.top[1..].to_vec()),
+        rows: Some(shape.rows.clone()),
+        interaction: shape.interaction,
+        interaction_diagonal: shape.diagonal,
+        loss: shape.loss,
+        ..crate::config::Model::default()
+    };
+    config.data.format = m.input.format;
+    config.data.schema = m.input.schema.clone();
+    if let Some(generator) = &m.input.generator {
+        config.seed = generator.seed;
+        config.data.split = generator.split;
+        config.data.synthetic = generator.synthetic.clone();
+    }
+    config
 }
 
 /// How the run numbers its categories. Synthetic rows have no raw form; text is then taken modulo.

@@ -19,6 +19,17 @@ pub const LAST: &str = "last.safetensors";
 /// The checkpoint with the best AUC on the validation part.
 pub const BEST: &str = "best.safetensors";
 
+/// The packed model, when there is one.
+pub const PACKED: &str = "model.safetensors";
+
+/// The settings of the run in `dir`.
+pub(super) fn read_config(dir: &Path) -> Result<Config> {
+    if !dir.join(CONFIG).exists() {
+        return Err(Error::Config(format!("`{}` is not a run's folder: it has no {CONFIG}", dir.display())));
+    }
+    config_file::read(&dir.join(CONFIG))
+}
+
 /// `wanted`, or `wanted-2`, `wanted-3` … when that exists.
 pub fn free_name(wanted: &Path) -> PathBuf {
     let numbered = |n: u64| {
