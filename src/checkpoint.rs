@@ -301,21 +301,21 @@ impl Checkpoint {
     /// One whole tensor.
     fn values(&mut self, name: &str) -> Result<Vec<f32>> {
         let (_, len) = self.span(name)?;
-        self.read(name, 0, len as usize)
+        let mut values = vec![0f32; len as usize];
+        self.read(name, 0, &mut values)?;
+        Ok(values)
     }
 
-    /// Values `start..start + len` of a tensor.
+    /// Fills `values` with those from `start` on of a tensor.
     ///
     /// # Errors
     /// No such F32 tensor, a range beyond it, a file that cannot be read.
-    pub fn read(&mut self, name: &str, start: u64, len: usize) -> Result<Vec<f32>> {
+    pub fn read(&mut self, name: &str, start: u64, values: &mut [f32]) -> Result<()> {
         let (offset, all) = self.span(name)?;
-        if start.checked_add(len as u64).is_none_or(|end| end > all) {
-            return Err(self.fail(format!("has {all} values in `{name}`, but values {start}+{len} are needed")));
+        if start.checked_add(values.len() as u64).is_none_or(|end| end > all) {
+            return Err(self.fail(format!("has {all} values in `{name}`, but {} from number {start} on are needed", values.len())));
         }
-        let mut values = vec![0f32; len];
-        self.read_at(offset + 4 * start, &mut values)?;
-        Ok(values)
+        self.read_at(offset + 4 * start, values)
     }
 
     /// Where a tensor's bytes begin in the file, and its values.

@@ -58,6 +58,9 @@ fn next(config: &Config, dir: &str) -> String {
     };
     let (other, name) = if config.quant.embedding_bits.quantized() { ("none", "FP32") } else { ("4", "INT4") };
     line(&format!("train {dir}/config.toml --bits {other}"), &format!("the same in {name}, to compare"));
+    if config.quant.embedding_bits.quantized() {
+        line(&format!("pack {dir}"), "one small file to predict from");
+    }
     if config.data.files.is_empty() {
         line("train --data train.tsv.gz --preset kaggle", "your own clicks (Criteo's layout)");
     } else {

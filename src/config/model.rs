@@ -2,7 +2,6 @@
 
 use super::{Quant, ScalePer};
 use crate::error::{Error, Result};
-use crate::quant::Bits;
 use serde::{Deserialize, Serialize};
 
 /// Published shapes.
@@ -225,8 +224,7 @@ impl Shape {
         4 * (self.embedding_parameters() + self.mlp_parameters())
     }
 
-    /// Bytes of the model when packed: codes, one FP32 scale per table, one per MLP output row
-    /// (biases are codes on the row's scale).
+    /// Bytes of the model when packed: codes, one FP32 scale per table, one per MLP output row, biases in FP32.
     pub fn packed_bytes(&self, quant: &Quant) -> u64 {
         let rows: u64 = self.rows.iter().map(|&r| quant.embedding_bits.packed_bytes(r, self.dim as u64)).sum();
         let mut total = rows + if quant.embedding_bits.quantized() { 4 * self.rows.len() as u64 } else { 0 };
@@ -234,8 +232,7 @@ impl Shape {
             for w in widths.windows(2) {
                 let (input, output) = (w[0] as u64, w[1] as u64);
                 total += quant.mlp_bits.packed_bytes(output, input);
-                let bias_bits = if quant.quantize_bias { quant.mlp_bits } else { Bits::None };
-                total += bias_bits.packed_bytes(1, output);
+                total += 4 * output;
                 if quant.mlp_bits.quantized() {
                     total += 4 * if quant.mlp_scale == ScalePer::Channel { output } else { 1 };
                 }

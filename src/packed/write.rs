@@ -16,15 +16,18 @@ use std::path::Path;
 use xxhash_rust::xxh3::Xxh3;
 
 /// Values of a table in memory at once.
-const PIECE: usize = 1 << 22;
+const PIECE: usize = 1 << 20;
+
+/// Rows quantized by one thread at a time.
+const ROWS: usize = 1024;
 
 /// Where full-precision weights come from.
 pub trait Source {
-    /// Values `start..start + len` of the tensor of that name, row-major, under PyTorch's names.
+    /// Fills `values` with those from `start` on of the tensor of that name, row-major, under PyTorch's names.
     ///
     /// # Errors
     /// No such tensor, a range beyond it, a file that cannot be read.
-    fn read(&mut self, name: &str, start: u64, len: usize) -> Result<Vec<f32>>;
+    fn read(&mut self, name: &str, start: u64, values: &mut [f32]) -> Result<()>;
 }
 
 /// How the grid of a tensor is found.
@@ -167,7 +170,8 @@ impl<'a> Writer<'a> {
     }
 
     fn whole(&mut self, name: &str, len: usize) -> Result<Vec<f32>> {
-        let values = self.source.read(name, 0, len)?;
+        let mut values = vec![0.0; len];
+        self.source.read(name, 0, &mut values)?;
         match values.iter().position(|v| !v.is_finite()) {
             Some(i) => Err(not_finite(name, i as u64, values[i])),
             None => Ok(values),
@@ -187,7 +191,7 @@ impl<'a> Writer<'a> {
         let (grid, scales) = match self.plan.rule {
             Rule::DoReFa => (Grid::dorefa(bits, max_abs(&full)), vec![dorefa_scale(bits)]),
             Rule::MaxAbs => (Grid::Plain, full.chunks_exact(per).map(|g| quant::scale(max_abs(g), bits.max_code())).collect()),
-            Rule::Learned => (Grid::Plain, self.learned(&format!("dqrm.scale.{name}"), 0, inputs * outputs / per)?),
+            Rule::Learned => (Grid::Plain, self.learned(&format!("dqrm.scale.{name}"), inputs * outputs / per)?),
         };
         let group = |o: usize| scales[o.min(scales.len() - 1)];
         let stride = pack::row_bytes(bits, inputs);
@@ -196,11 +200,8 @@ impl<'a> Writer<'a> {
             grid.encode(values, group(o), bits, row);
         }
         if self.plan.quantize_bias && self.plan.rule != Rule::DoReFa {
-            let own = if self.plan.rule == Rule::Learned {
-                Some(self.learned(&format!("dqrm.scale.{}.bias", layer.name), 0, 1)?[0])
-            } else {
-                None
-            };
+            let own =
+                if self.plan.rule == Rule::Learned { Some(self.learned(&format!("dqrm.scale.{}.bias", layer.name), 1)?[0]) } else { None };
             for (o, b) in bias.iter_mut().enumerate() {
                 let s = own.unwrap_or(group(o));
                 *b = quant::fake_quant(*b, s, 1.0 / s, bits.max_code() as f32);
@@ -210,8 +211,9 @@ impl<'a> Writer<'a> {
     }
 
     /// Scales that were learned.
-    fn learned(&mut self, name: &str, start: u64, len: usize) -> Result<Vec<f32>> {
-        let scales = self.source.read(name, start, len)?;
+    fn learned(&mut self, name: &str, len: usize) -> Result<Vec<f32>> {
+        let mut scales = vec![0.0; len];
+        self.source.read(name, 0, &mut scales)?;
         match scales.iter().find(|s| !(s.is_finite() && **s > 0.0)) {
             Some(s) => Err(Error::Data(format!("`{name}` holds the scale {s}; a learned scale is positive"))),
             None => Ok(scales),
@@ -222,13 +224,13 @@ impl<'a> Writer<'a> {
     fn table_scales(&mut self) -> Result<Vec<f32>> {
         let (tables, bits) = (self.plan.manifest.shape.tables(), self.plan.manifest.tables.bits);
         if self.plan.rule == Rule::Learned {
-            return self.learned("dqrm.scale.emb_l", 0, tables);
+            return self.learned("dqrm.scale.emb_l", tables);
         }
         let mut scales = Vec::new();
         for k in 0..tables {
             let mut largest = 0f32;
             self.pieces(k, &mut |values| {
-                largest = values.par_chunks(1 << 16).map(max_abs).reduce(|| largest, f32::max);
+                largest = largest.max(max_abs_of_many(values));
                 Ok(())
             })?;
             scales.push(if self.plan.rule == Rule::DoReFa { largest } else { quant::scale(largest, bits.max_code()) });
@@ -241,14 +243,21 @@ impl<'a> Writer<'a> {
         let shape = &self.plan.manifest.shape;
         let (rows, dim, name) = (shape.rows[table], shape.dim, format!("emb_l.{table}.weight"));
         let step = (PIECE / dim).max(1) as u64;
+        let mut piece = vec![0.0; step.min(rows) as usize * dim];
         let mut row = 0;
         while row < rows {
             let count = step.min(rows - row) as usize * dim;
-            let values = self.source.read(&name, row * dim as u64, count)?;
-            if let Some(i) = values.par_iter().position_first(|v| !v.is_finite()) {
+            let values = &mut piece[..count];
+            self.source.read(&name, row * dim as u64, values)?;
+            if let Some(i) = values
+                .par_chunks(1 << 14)
+                .any(|part| !max_abs(part).is_finite())
+                .then(|| values.iter().position(|v| !v.is_finite()))
+                .flatten()
+            {
                 return Err(not_finite(&name, row * dim as u64 + i as u64, values[i]));
             }
-            each(&values)?;
+            each(values)?;
             row += step;
             self.done += count as u64;
             (self.progress)(self.done, self.total);
@@ -271,17 +280,29 @@ impl<'a> Writer<'a> {
         let mut codes = Vec::new();
         self.pieces(table, &mut |values| {
             codes.resize(values.len() / dim * stride, 0);
-            codes.par_chunks_mut(stride).zip(values.par_chunks(dim)).with_min_len(1024).for_each(|(row, values)| {
-                let s = scale.unwrap_or_else(|| quant::scale(max_abs(values), bits.max_code()));
-                grid.encode(values, s, bits, row);
+            codes.par_chunks_mut(ROWS * stride).zip(values.par_chunks(ROWS * dim)).for_each(|(codes, values)| {
+                let rows = codes.chunks_exact_mut(stride).zip(values.chunks_exact(dim));
+                pulp::Arch::new().dispatch(|| {
+                    for (row, values) in rows {
+                        let s = scale.unwrap_or_else(|| quant::scale(max_abs(values), bits.max_code()));
+                        grid.encode(values, s, bits, row);
+                    }
+                });
             });
             out.put(&codes, Part::Codes)
         })
     }
 }
 
+/// The largest magnitude; an infinity or a NaN when there is one among the values.
 fn max_abs(values: &[f32]) -> f32 {
-    values.iter().fold(0.0, |m, v| m.max(v.abs()))
+    let bits: &[u32] = bytemuck::cast_slice(values);
+    f32::from_bits(pulp::Arch::new().dispatch(|| bits.iter().fold(0, |m, v| m.max(v & 0x7fff_ffff))))
+}
+
+/// The same of many values, on all threads.
+fn max_abs_of_many(values: &[f32]) -> f32 {
+    values.par_chunks(1 << 14).map(max_abs).reduce(|| 0.0, |a, b| if a.to_bits() > b.to_bits() { a } else { b })
 }
 
 /// The step of DoReFa's grid, whose values lie in -1..=1.
@@ -303,6 +324,7 @@ impl Grid {
         Grid::DoReFa { steps, half: 0.5 / largest.tanh().max(f32::MIN_POSITIVE), low: bits.max_code() as i32 + 1 }
     }
 
+    #[inline(always)]
     fn encode(&self, values: &[f32], scale: f32, bits: Bits, row: &mut [u8]) {
         match self {
             Grid::Plain => pack::quantize_row(values, scale, bits, row),

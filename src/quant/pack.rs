@@ -9,11 +9,23 @@ pub fn row_bytes(bits: Bits, dim: usize) -> usize {
     (dim * bits.width() as usize).div_ceil(8)
 }
 
-/// Writes the codes of `values` on the grid of `scale`: `clamp(round_half_even(v / scale), -n-1, n)`.
+/// Writes the codes of finite `values` on the grid of `scale`: `clamp(round_half_even(v / scale), -n-1, n)`.
 /// `row` has [`row_bytes`] bytes; what is left of its last byte becomes zero.
+#[inline(always)]
 pub fn quantize_row(values: &[f32], scale: f32, bits: Bits, row: &mut [u8]) {
     let (inverse, n) = (1.0 / scale, bits.max_code() as f32);
-    encode_row(values.iter().map(|&v| code(v, inverse, n) as i32), bits, row);
+    if bits != Bits::B4 {
+        return encode_row(values.iter().map(|&v| code(v, inverse, n) as i32), bits, row);
+    }
+    // Adding 1.5 * 2^23 rounds half to even and leaves the code in the lowest bits.
+    let nibble = |v: f32| ((v * inverse).clamp(-n - 1.0, n) + 12_582_912.0).to_bits() as u8 & 15;
+    let (pairs, rest) = values.as_chunks::<2>();
+    for (out, pair) in row.iter_mut().zip(pairs) {
+        *out = nibble(pair[0]) | nibble(pair[1]) << 4;
+    }
+    if let (Some(out), Some(&v)) = (row.get_mut(pairs.len()), rest.first()) {
+        *out = nibble(v);
+    }
 }
 
 /// Writes codes, the first in the lowest bits.

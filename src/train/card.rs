@@ -51,7 +51,10 @@ pub(super) fn text(dir: &Path, config: &Config, plan: &WritePlan, p: &Packing) -
     ] {
         let _ = writeln!(t, "| {what} | {bytes} |");
     }
-    let _ = writeln!(t, "\n## Use\n\n```sh\ndqrm predict {name} --data new.tsv      # one probability a line\ndqrm eval {name} --data labelled.tsv\n```\n");
+    let _ = writeln!(
+        t,
+        "\n## Use\n\n```sh\ndqrm predict {name} --data new.tsv      # one probability a line\ndqrm eval {name} --data labelled.tsv\n```\n"
+    );
     t += "Other programs read the tensors with any safetensors library: `emb_l.K.weight.codes` holds two's-complement codes, \
           the first in the lowest bits; a weight is `(code + offset) * scale`, with the offset in the header's `dqrm.manifest`.\n";
     Ok(t)
@@ -66,10 +69,15 @@ fn data(config: &Config, plan: &WritePlan) -> String {
     let mut t = String::new();
     match d.format {
         Format::Synthetic => {
-            let _ = writeln!(t, "Made-up clicks (seed {}, {} samples): this model is good for trying things out only.", config.seed, d.synthetic.samples);
+            let _ = writeln!(
+                t,
+                "Made-up clicks (seed {}, {} samples): this model is good for trying things out only.",
+                config.seed, d.synthetic.samples
+            );
         }
         Format::Criteo | Format::Text => {
-            let names: Vec<String> = d.files.iter().map(|f| format!("`{}`", Path::new(f).file_name().unwrap_or_default().to_string_lossy())).collect();
+            let names: Vec<String> =
+                d.files.iter().map(|f| format!("`{}`", Path::new(f).file_name().unwrap_or_default().to_string_lossy())).collect();
             let layout = if d.format == Format::Criteo { "Criteo's layout" } else { "the layout in the header's schema" };
             let _ = writeln!(t, "Trained on {} ({layout}), split {:?} in file order.", names.join(", "), d.split);
             let ids = match d.ids {
@@ -91,7 +99,11 @@ fn settings(config: &Config, p: &Packing) -> String {
     let _ = writeln!(t, "| steps | {} of {} samples, seed {} |", p.step, c.batch, config.seed);
     let name = |v: &dyn std::fmt::Debug| format!("{v:?}").to_lowercase();
     let _ = writeln!(t, "| optimizer | {} (tables), {} (MLPs), learning rate {} |", name(&o.embedding), name(&o.dense), o.lr);
-    let _ = writeln!(t, "| quantization while training | tables {}, MLPs {}, scales refreshed every {} steps |", q.embedding_bits, q.mlp_bits, q.period);
+    let _ = writeln!(
+        t,
+        "| quantization while training | tables {}, MLPs {}, scales refreshed every {} steps |",
+        q.embedding_bits, q.mlp_bits, q.period
+    );
     for warning in &p.warnings {
         let _ = writeln!(t, "| note | {warning} |");
     }

@@ -162,7 +162,10 @@ impl Trained {
     /// As [`assemble`]; a packed model does not know where its data is, unless it was made up.
     pub fn own_data(&self, preparing: &mut Preparing<'_>) -> Result<Assembled> {
         if matches!(self.model, Model::Predictor(_)) && !self.synthetic {
-            return Err(Error::Config(format!("`{}` does not hold the data it was trained on; name labelled files with --data", self.path.display())));
+            return Err(Error::Config(format!(
+                "`{}` does not hold the data it was trained on; name labelled files with --data",
+                self.path.display()
+            )));
         }
         assemble(&self.config, preparing)
     }

@@ -54,8 +54,8 @@ pub struct Packing {
 }
 
 impl Source for Checkpoint {
-    fn read(&mut self, name: &str, start: u64, len: usize) -> Result<Vec<f32>> {
-        Checkpoint::read(self, name, start, len)
+    fn read(&mut self, name: &str, start: u64, values: &mut [f32]) -> Result<()> {
+        Checkpoint::read(self, name, start, values)
     }
 }
 
