@@ -11,6 +11,7 @@ mod case;
 mod compare;
 mod data;
 mod dump;
+mod packed;
 mod run;
 
 use dqrm::config::Device;

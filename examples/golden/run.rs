@@ -4,6 +4,7 @@ use crate::arrays::{self, Array, Arrays, Values};
 use crate::case::Case;
 use crate::compare::{self, Report};
 use crate::data::{self, Data};
+use crate::packed;
 use dqrm::config::{Config, Device, ScalePer, Shape};
 use dqrm::data::{Batch, Block};
 use dqrm::quant::{self, Bits};
@@ -152,6 +153,7 @@ impl Run {
         drop(session);
         self.layer_scales(&trained, "final");
         if self.quantized() {
+            let full = trained.clone();
             self.pack(&mut trained);
             let plain = Config {
                 quant: dqrm::config::Quant { embedding_bits: Bits::None, mlp_bits: Bits::None, ..self.config.quant.clone() },
@@ -159,8 +161,22 @@ impl Run {
             };
             let mut session = self.load(&plain, data, &trained)?;
             self.evaluate(&mut session, data, "packed")?;
+            if self.config.quant.embedding_bits.quantized() {
+                self.predict(data, &full)?;
+            }
         }
         Ok(device)
+    }
+
+    /// What a packed file gives takes the place of the simulation, which it must agree with.
+    fn predict(&mut self, data: &Data, full: &BTreeMap<String, Vec<f32>>) -> Result<()> {
+        let logits = packed::logits(&self.shape, &self.config, data, full, &self.computed)?;
+        let Values::Float(simulated) = &self.computed["logits_packed"].values else { unreachable!("logits are floats") };
+        packed::check_probabilities(simulated, &logits)?;
+        let probabilities = logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect();
+        self.floats("probs_packed".into(), &[logits.len()], probabilities);
+        self.floats("logits_packed".into(), &[logits.len()], logits);
+        Ok(())
     }
 
     fn quantized(&self) -> bool {

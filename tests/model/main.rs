@@ -8,6 +8,8 @@ mod case;
 mod compare;
 #[path = "../../examples/golden/data.rs"]
 mod data;
+#[path = "../../examples/golden/packed.rs"]
+mod packed;
 #[path = "../../examples/golden/run.rs"]
 mod run;
 
