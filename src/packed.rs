@@ -416,3 +416,6 @@ fn compare(found: &[Entry], wanted: &[Wanted]) -> Result<(), String> {
 pub(crate) fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> + '_ {
     bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b))
 }
+
+#[cfg(all(test, feature = "cli"))]
+pub(crate) mod tests;
