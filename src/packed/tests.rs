@@ -1,9 +1,9 @@
 use super::*;
-use crate::config::{Interaction, Loss, ScalePer};
+use crate::config::{Format, Interaction, Loss, ScalePer, Schema, Shape};
 use crate::data::ids::Mapper;
 use crate::error::{Error, Result};
 use crate::ops::case::random;
-use crate::quant::{fake_quant, scale};
+use crate::quant::{Bits, fake_quant, scale};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 

@@ -82,6 +82,7 @@ fn data(config: &Config, plan: &WritePlan) -> String {
             let _ = writeln!(t, "Trained on {} ({layout}), split {:?} in file order.", names.join(", "), d.split);
             let ids = match d.ids {
                 Ids::Dictionary => "in the order they were first seen; unseen ones share row 0. The mapping is part of the file",
+                Ids::Direct => "by their number, which is the row",
                 Ids::Modulo => "by their number modulo the table's rows",
             };
             let _ = writeln!(t, "Categories become rows {ids}.");
