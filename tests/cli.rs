@@ -457,3 +457,20 @@ fn direct_ids_beyond_their_table_are_named_with_line_and_column() {
     std::fs::write(dir.join("c.toml"), toml.replace("rows = [5, 300]\n", "")).unwrap();
     fail(dir, &["train", "c.toml", "--device", "cpu"], &["needs model.rows"]);
 }
+
+#[test]
+fn packed_files_of_earlier_versions_are_read() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/packed");
+    let expected = numbers(&std::fs::read_to_string(folder.join("probabilities.txt")).unwrap());
+    for device in ["cpu", "gpu"] {
+        if device == "gpu" && std::env::var_os("DQRM_REQUIRE_GPU").is_none() {
+            eprintln!("skipped on a gpu: DQRM_REQUIRE_GPU is not set");
+            continue;
+        }
+        let found = numbers(&succeed(&folder, &["predict", "v1.safetensors", "--verify", "--data", "rows.csv", "--device", device]));
+        assert_eq!(found.len(), expected.len());
+        for (i, (a, b)) in expected.iter().zip(&found).enumerate() {
+            assert!((a - b).abs() < 1e-6, "row {i} on {device}: {b}, expected {a}");
+        }
+    }
+}

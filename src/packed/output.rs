@@ -42,6 +42,13 @@ impl<'a> Output<'a> {
         self.file.write_all(bytes).map_err(Error::io("write", self.path))
     }
 
+    /// Leaves a hole of zeros among the codes, which their checksum then does not cover.
+    #[cfg(test)]
+    pub(super) fn skip(&mut self, bytes: u64) -> Result<()> {
+        self.bytes += bytes;
+        self.file.seek(SeekFrom::Current(bytes as i64)).map(|_| ()).map_err(Error::io("write", self.path))
+    }
+
     /// Fills the checksums into the header; gives the length.
     pub(super) fn finish(mut self, mut header: Vec<u8>) -> Result<u64> {
         let mut fill = |key: &str, sum: u64| {

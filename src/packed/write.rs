@@ -334,7 +334,7 @@ impl Grid {
     }
 }
 
-fn header(m: &Manifest, wanted: &[super::Wanted]) -> Result<Vec<u8>> {
+pub(super) fn header(m: &Manifest, wanted: &[super::Wanted]) -> Result<Vec<u8>> {
     let fail = |e: String| Error::Config(format!("this model cannot be packed: {e}"));
     let notes = BTreeMap::from([
         ("format", "dqrm".to_owned()),
