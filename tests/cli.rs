@@ -384,6 +384,7 @@ fn a_packed_run_predicts_as_the_run_does() {
         assert!(far(&mine, &predict(&out, "cpu")) < 0.2, "{name}");
         assert!(dir.join(format!("{name}.md")).exists());
     }
+    fail(dir, &["pack", "run", "--ptq"], &["trained as INT4", "leave it out"]);
     let before = bytes(packed.clone());
     succeed(dir, &["pack", "run"]);
     assert_eq!(bytes(packed), before, "packed again, the same bytes");
@@ -399,6 +400,10 @@ fn what_cannot_be_packed_or_read_is_explained() {
     fail(dir, &["pack", "full", "--ptq", "--bits", "none"], &["nothing to pack"]);
     fail(dir, &["pack", "nowhere"], &["`nowhere` is not a run's folder"]);
     fail(dir, &["pack", "full", "--ptq", "--out", "rows.tsv"], &["`rows.tsv` exists and is no packed model"]);
+    fail(dir, &["pack", "full", "--ptq", "--out", "x.md"], &["the model and its card at once"]);
+    std::fs::write(dir.join("mine.md"), "# My notes\n").unwrap();
+    fail(dir, &["pack", "full", "--ptq", "--out", "mine.safetensors"], &["`mine.md` exists and is no card"]);
+    assert!(!dir.join("mine.safetensors").exists() && !dir.join("x.md").exists());
     let packed = succeed(dir, &["pack", "full", "--ptq"]);
     assert!(packed.contains("full/model.safetensors (tables INT4, MLPs INT4"), "{packed}");
     let path = dir.join("full/model.safetensors");
