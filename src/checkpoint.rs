@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
 mod header;
-pub use header::{Entry, Header, MAX_HEADER, decode, encode};
+pub use header::{Entry, Header, MAX_HEADER, decode, encode, header_len};
 
 /// Values moved at once.
 pub const CHUNK: usize = 1 << 18;

@@ -63,8 +63,9 @@
 //!     touched row listed once.
 //! 13. [`metrics`]: AUC, log loss, accuracy, normalized entropy, calibration.
 //! 14. [`checkpoint`]: weights, optimizer state and scales in one safetensors file.
-//! 15. [`mod@train`]: the loop: next batch, step, report, evaluate, save.
-//! 16. [`cli`]: the commands. The only part that prints.
+//! 15. [`import`]: weights of a PyTorch DLRM, from safetensors and `.pt` files.
+//! 16. [`mod@train`]: the loop: next batch, step, report, evaluate, save.
+//! 17. [`cli`]: the commands. The only part that prints.
 //!
 //! # Letters
 //!
@@ -75,7 +76,7 @@
 //! # Features
 //!
 //! `cli`, on by default, is everything that needs an operating system: files, threads for loading,
-//! the terminal. Without it the modules `checkpoint`, `cli`, `config_file` and `train`, and the parts
+//! the terminal. Without it the modules `checkpoint`, `cli`, `config_file`, `import` and `train`, and the parts
 //! of `data` that read files, are left out.
 
 #[cfg(feature = "cli")]
@@ -88,6 +89,8 @@ pub mod config_file;
 pub mod data;
 pub mod engine;
 pub mod error;
+#[cfg(feature = "cli")]
+pub mod import;
 pub mod metrics;
 pub mod model;
 pub mod ops;

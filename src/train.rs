@@ -16,6 +16,7 @@ use std::sync::atomic::AtomicBool;
 mod assemble;
 mod evaluate;
 mod folder;
+mod imported;
 mod journal;
 mod memory;
 mod stream;
@@ -25,6 +26,7 @@ mod window;
 pub use assemble::{Assembled, Preparing, assemble, resolve, schema};
 pub use evaluate::{Each, Scored, Trained, Which};
 pub use folder::{BEST, CONFIG, IDS, LAST, METRICS, free_name};
+pub use imported::{Imported, Wanted, import};
 pub use memory::memory;
 
 /// What happens in a run.

@@ -129,7 +129,10 @@ pub(super) fn checksum_place(prefix: &[u8]) -> Option<usize> {
 }
 
 /// The header's length in bytes, from the first eight bytes of a file of `size` bytes.
-pub(super) fn header_len(first: &[u8], size: u64) -> Result<u64, String> {
+///
+/// # Errors
+/// A length beyond the limit or the file.
+pub fn header_len(first: &[u8], size: u64) -> Result<u64, String> {
     let Some(bytes) = first.first_chunk::<8>() else {
         return Err(format!("has {size} bytes; a safetensors file begins with 8 bytes that give its header's length"));
     };

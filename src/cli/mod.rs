@@ -6,6 +6,7 @@ use std::io::{ErrorKind, Write};
 
 mod devices;
 mod eval;
+mod import;
 mod live;
 mod options;
 mod predict;
@@ -43,6 +44,8 @@ pub enum Command {
     Eval(eval::EvalArgs),
     /// Write one click probability a line
     Predict(predict::PredictArgs),
+    /// Make a run from the weights of a PyTorch DLRM
+    Import(import::ImportArgs),
     /// List the adapters and which presets fit them
     Devices(devices::DevicesArgs),
 }
@@ -56,6 +59,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Devices(args) => devices::run(&args),
     }
 }
