@@ -79,6 +79,7 @@ fn dependencies_point_down() {
         (&["src/tables.rs", "src/metrics.rs"], &["error"]),
         (&["src/model.rs", "src/step.rs"], &["config", "model", "ops", "plan", "tables"]),
         (&["src/data/"], &["error", "tables", "config", "rng", "metrics", "data"]),
+        (&["src/import/"], &["checkpoint", "config", "import"]),
         (&["src/session.rs", "src/session/"], &["config", "data", "engine", "error", "model", "ops", "plan", "rng", "step", "tables"]),
     ];
     let sources = sources();
