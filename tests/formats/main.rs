@@ -1,6 +1,8 @@
-//! Files made by PyTorch (`make.py`): the run that `dqrm import` makes of each predicts what PyTorch
-//! does. Files that lie: one sentence each.
+//! Files made by PyTorch (`tests/import/make.py`): the run that `dqrm import` makes of each predicts what PyTorch
+//! does. Files that lie: one sentence each. Damaged files of every kind: an answer, and no panic.
 
+#[path = "../../fuzz/decoders.rs"]
+mod decoders;
 mod hostile;
 mod mutated;
 
