@@ -62,9 +62,11 @@
 //! 12. [`data`]: samples from text, from prepared files or from the generator, and batches with each
 //!     touched row listed once.
 //! 13. [`metrics`]: AUC, log loss, accuracy, normalized entropy, calibration.
-//! 14. [`checkpoint`]: weights, optimizer state and scales in one safetensors file.
-//! 15. [`mod@train`]: the loop: next batch, step, report, evaluate, save.
-//! 16. [`cli`]: the commands. The only part that prints.
+//! 14. [`tensor_file`]: the frame of a safetensors file.
+//! 15. [`checkpoint`]: weights, optimizer state and scales in one such file.
+//! 16. [`packed`]: a finished model as codes and scales, and [`predictor`], which runs it.
+//! 17. [`mod@train`]: the loop: next batch, step, report, evaluate, save; and packing a run.
+//! 18. [`cli`]: the commands. The only part that prints.
 //!
 //! # Letters
 //!

@@ -174,6 +174,13 @@ impl Fitted {
     }
 }
 
+/// Bytes of all buffers, shards of the tables and samples of a batch, for a device with such a limit.
+#[cfg(all(test, feature = "cli"))]
+pub(crate) fn sizes(packed: &Packed, max_binding: u64, batch: usize) -> Result<(u64, usize, usize)> {
+    let fitted = Fitted::new(packed, &CpuEngine::limits(Some(max_binding)), batch, u64::MAX)?;
+    Ok((fitted.bytes, fitted.recorded.shards.len(), fitted.capacity.samples))
+}
+
 /// The tables' buffers inside the memory of the file, where they lie on words of four bytes.
 fn share(packed: &Packed, tables: &Tables, r: &Recorded) -> Option<Vec<(crate::plan::BufferId, Shared)>> {
     let mut shared = Vec::new();

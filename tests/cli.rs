@@ -326,3 +326,156 @@ fn a_reader_that_goes_away_is_no_failure() {
     let (_, _, err) = told(child.wait_with_output().unwrap());
     assert!(!err.contains("panicked") && !err.contains("error"), "{err}");
 }
+
+/// Numbers, one a line.
+fn numbers(text: &str) -> Vec<f64> {
+    text.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+#[test]
+fn a_packed_run_predicts_as_the_run_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    put(dir, "train.tsv", &criteo(3000));
+    let flags = [
+        "train",
+        "--device",
+        "cpu",
+        "--data",
+        "train.tsv",
+        "--out",
+        "run",
+        "--batch",
+        "64",
+        "--period",
+        "1",
+        "--lr",
+        "0.2",
+        "--epochs",
+        "6",
+    ];
+    succeed(dir, &flags);
+    let report = json(&succeed(dir, &["pack", "run", "--json"]));
+    let packed = dir.join("run/model.safetensors");
+    assert_eq!(report["bytes"], bytes(packed.clone()).len());
+    let parts: u64 = ["code_bytes", "scale_bytes", "mlp_bytes", "id_bytes"].iter().map(|k| report[k].as_u64().unwrap()).sum();
+    let whole = report["bytes"].as_u64().unwrap();
+    assert!(parts < whole && whole - parts < 20_000, "{parts} of {whole} bytes; the rest is the header");
+    let card = String::from_utf8(bytes(dir.join("run/model.md"))).unwrap();
+    for word in ["`train.tsv`", "INT4", "| validation |", "dqrm predict model.safetensors", "| codes of the tables |"] {
+        assert!(card.contains(word), "{word}: {card}");
+    }
+    let predict =
+        |model: &str, device: &str| numbers(&succeed(dir, &["predict", model, "--data", "train.tsv", "--device", device, "--verify"]));
+    let run = predict("run", "cpu");
+    let mine = predict("run/model.safetensors", "cpu");
+    // The packed scales are one update newer than those of the last step.
+    let far = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(mine.len() == 3000 && far(&run, &mine) < 0.05, "{}", far(&run, &mine));
+    let spread = mine.iter().fold(0.0, |m: f64, p| m.max(*p)) - mine.iter().fold(1.0, |m: f64, p| m.min(*p));
+    assert!(spread > 0.1, "the model says something");
+    let report = json(&succeed(dir, &["eval", "run/model.safetensors", "--data", "train.tsv", "--device", "cpu", "--json"]));
+    assert!(report["auc"].as_f64().unwrap() > 0.6 && report["samples"] == 3000);
+    for (name, flags) in
+        [("wide", &["--bits", "8"][..]), ("rows", &["--scales", "row"]), ("sixteen", &["--bits", "16", "--mlp-bits", "none"])]
+    {
+        let out = format!("{name}.safetensors");
+        succeed(dir, &[&["pack", "run", "--out", &out][..], flags].concat());
+        assert!(far(&mine, &predict(&out, "cpu")) < 0.2, "{name}");
+        assert!(dir.join(format!("{name}.md")).exists());
+    }
+    fail(dir, &["pack", "run", "--ptq"], &["trained as INT4", "leave it out"]);
+    let before = bytes(packed.clone());
+    succeed(dir, &["pack", "run"]);
+    assert_eq!(bytes(packed), before, "packed again, the same bytes");
+}
+
+#[test]
+fn what_cannot_be_packed_or_read_is_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let rows = put(dir, "rows.tsv", &criteo(20));
+    train(dir, "full", &["--max-steps", "3", "--max-rows", "50", "--bits", "none", "--mlp-bits", "none"]);
+    fail(dir, &["pack", "full"], &["trained in FP32", "--ptq"]);
+    fail(dir, &["pack", "full", "--ptq", "--bits", "none"], &["nothing to pack"]);
+    fail(dir, &["pack", "nowhere"], &["`nowhere` is not a run's folder"]);
+    fail(dir, &["pack", "full", "--ptq", "--out", "rows.tsv"], &["`rows.tsv` exists and is no packed model"]);
+    fail(dir, &["pack", "full", "--ptq", "--out", "x.md"], &["the model and its card at once"]);
+    std::fs::write(dir.join("mine.md"), "# My notes\n").unwrap();
+    fail(dir, &["pack", "full", "--ptq", "--out", "mine.safetensors"], &["`mine.md` exists and is no card"]);
+    assert!(!dir.join("mine.safetensors").exists() && !dir.join("x.md").exists());
+    let packed = succeed(dir, &["pack", "full", "--ptq"]);
+    assert!(packed.contains("full/model.safetensors (tables INT4, MLPs INT4"), "{packed}");
+    let path = dir.join("full/model.safetensors");
+    let good = bytes(path.clone());
+    let predict = ["predict", "full/model.safetensors", "--data", &rows, "--device", "cpu"];
+    succeed(dir, &predict);
+    succeed(dir, &["eval", "full/model.safetensors", "--device", "cpu"]); // made-up clicks can be made again
+    fail(dir, &["predict", "full/model.safetensors", "--last"], &["only a run's folder"]);
+    fail(dir, &["predict", "full/last.safetensors", "--data", &rows], &["is not a packed model", "dqrm pack"]);
+    fail(dir, &["predict", "rows.tsv", "--data", &rows], &["`rows.tsv`", "header"]);
+    std::fs::write(&path, &good[..good.len() / 2]).unwrap();
+    fail(dir, &predict, &["is truncated", &good.len().to_string()]);
+    std::fs::write(&path, b"short").unwrap();
+    fail(dir, &predict, &["has 5 bytes"]);
+    let mut altered = good.clone();
+    let header = u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
+    let tensors = json(std::str::from_utf8(&good[8..8 + header]).unwrap());
+    let code = 8 + header + tensors["emb_l.2.weight.codes"]["data_offsets"][0].as_u64().unwrap() as usize;
+    altered[code] ^= 1;
+    std::fs::write(&path, &altered).unwrap();
+    succeed(dir, &predict);
+    fail(dir, &[&predict[..], &["--verify"]].concat(), &["tables that were altered"]);
+    let end = good.len() - 1; // the id mapping
+    altered[end] ^= 1;
+    std::fs::write(&path, &altered).unwrap();
+    fail(dir, &predict, &["was altered after it was written"]);
+}
+
+#[test]
+fn direct_ids_beyond_their_table_are_named_with_line_and_column() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let toml = "[model]\ndim = 4\nbottom = [4]\ntop = [4, 1]\nrows = [5, 300]\n[data]\nfiles = [\"a.csv\"]\nformat = \"text\"\nids = \"direct\"\n\
+                [data.schema]\nseparator = \",\"\ndense = [2]\ncategorical = [3]\nmulti_hot = [4]\nmulti_hot_separator = \";\"\nid_text = \"int\"\n";
+    std::fs::write(dir.join("c.toml"), toml).unwrap();
+    let lines: Vec<String> = (0..200).map(|i| format!("{},{i},{},{};{}", i % 2, i % 5, i % 300, (7 * i) % 300)).collect();
+    put(dir, "a.csv", &lines);
+    succeed(dir, &["train", "c.toml", "--device", "cpu", "--out", "run", "--batch", "16"]);
+    succeed(dir, &["pack", "run"]);
+    for model in ["run", "run/model.safetensors"] {
+        assert_eq!(numbers(&succeed(dir, &["predict", model, "--data", "a.csv", "--device", "cpu"])).len(), 200);
+        put(dir, "b.csv", &[lines[0].clone(), "1,2,5,0".into()]);
+        fail(
+            dir,
+            &["predict", model, "--data", "b.csv", "--device", "cpu"],
+            &["b.csv, line 2, column 3: row 5 of table 0 does not exist; the table has 5 rows"],
+        );
+        put(dir, "b.csv", &["1,2,4,7;300".into()]);
+        fail(dir, &["predict", model, "--data", "b.csv", "--device", "cpu"], &["b.csv, line 1, column 4: row 300 of table 1"]);
+        put(dir, "b.csv", &[lines[0].clone(), "1,2,99999999999,0".into(), lines[1].clone()]);
+        let report = json(&succeed(dir, &["predict", model, "--data", "b.csv", "--device", "cpu", "--on-bad-row", "skip", "--json"]));
+        assert_eq!((&report["samples"], &report["skipped_rows"]), (&2.into(), &1.into()));
+    }
+    std::fs::write(dir.join("c.toml"), toml.replace("\"int\"", "\"text\"")).unwrap();
+    fail(dir, &["train", "c.toml", "--device", "cpu"], &["id_text", "int"]);
+    std::fs::write(dir.join("c.toml"), toml.replace("rows = [5, 300]\n", "")).unwrap();
+    fail(dir, &["train", "c.toml", "--device", "cpu"], &["needs model.rows"]);
+}
+
+#[test]
+fn packed_files_of_earlier_versions_are_read() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/packed");
+    let expected = numbers(&std::fs::read_to_string(folder.join("probabilities.txt")).unwrap());
+    for device in ["cpu", "gpu"] {
+        if device == "gpu" && std::env::var_os("DQRM_REQUIRE_GPU").is_none() {
+            eprintln!("skipped on a gpu: DQRM_REQUIRE_GPU is not set");
+            continue;
+        }
+        let found = numbers(&succeed(&folder, &["predict", "v1.safetensors", "--verify", "--data", "rows.csv", "--device", device]));
+        assert_eq!(found.len(), expected.len());
+        for (i, (a, b)) in expected.iter().zip(&found).enumerate() {
+            assert!((a - b).abs() < 1e-6, "row {i} on {device}: {b}, expected {a}");
+        }
+    }
+}

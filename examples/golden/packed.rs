@@ -25,7 +25,13 @@ impl Source for Weights<'_> {
 }
 
 /// Writes, opens, compares the codes with `computed`, and gives the logits of the evaluation part.
-pub(crate) fn logits(shape: &Shape, config: &Config, data: &Data, weights: &BTreeMap<String, Vec<f32>>, computed: &Arrays) -> Result<Vec<f32>> {
+pub(crate) fn logits(
+    shape: &Shape,
+    config: &Config,
+    data: &Data,
+    weights: &BTreeMap<String, Vec<f32>>,
+    computed: &Arrays,
+) -> Result<Vec<f32>> {
     let folder = tempfile::tempdir().map_err(Error::io("create", "a temporary folder"))?;
     let path = folder.path().join("model.safetensors");
     let quant = &config.quant;

@@ -3,18 +3,20 @@
 use super::live::grouped;
 use super::options::DeviceArgs;
 use super::{note, print, print_json};
-use crate::config::OnBadRow;
+use crate::config::{Device, OnBadRow};
 use crate::error::{Error, Result};
 use crate::metrics::Summary;
+use crate::packed;
 use crate::train::{Scored, Trained, Which};
 use clap::Args;
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
   dqrm eval runs/mine --data day_23.gz
   dqrm eval runs/mine --last --json
+  dqrm eval model.safetensors --data day_23.gz           a packed file
   zcat day_23.gz | dqrm eval runs/mine --data -";
 
 /// Settings of `dqrm eval`.
@@ -29,6 +31,9 @@ pub struct EvalArgs {
     /// What a malformed line does: stop, or be left out and counted [default: as in the run]
     #[arg(long, value_name = "error|skip", value_parser = super::options::choice::<OnBadRow>, help_heading = "Data")]
     pub on_bad_row: Option<OnBadRow>,
+    /// Read all of a packed file first and compare it with its checksum
+    #[arg(long, help_heading = "Model")]
+    pub verify: bool,
     /// The checkpoint
     #[command(flatten)]
     pub checkpoint: CheckpointArgs,
@@ -46,6 +51,14 @@ pub struct CheckpointArgs {
     /// The newest weights
     #[arg(long, help_heading = "Model")]
     pub last: bool,
+}
+
+/// Loads a run's checkpoint or a packed file, whose tables are compared with their checksum if asked for.
+pub(super) fn open(path: &Path, checkpoint: &CheckpointArgs, verify: bool, device: Option<Device>) -> Result<Trained> {
+    if verify && path.is_file() {
+        packed::open(path)?.verify().map_err(|reason| Error::Checkpoint { path: path.into(), reason })?;
+    }
+    Trained::open(path, checkpoint.which(), device)
 }
 
 impl CheckpointArgs {
@@ -68,7 +81,7 @@ struct Report {
 
 /// Evaluates and prints.
 pub(super) fn run(args: &EvalArgs) -> Result<()> {
-    let mut model = Trained::open(&args.run, args.checkpoint.which(), args.device.chosen())?;
+    let mut model = open(&args.run, &args.checkpoint, args.verify, args.device.chosen())?;
     if let Some(on_bad_row) = args.on_bad_row {
         model.set_on_bad_row(on_bad_row);
     }

@@ -31,7 +31,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Data")]
     pub data: Vec<String>,
     /// How categories become rows
-    #[arg(long, value_name = "dictionary|modulo", value_parser = choice::<Ids>, help_heading = "Data")]
+    #[arg(long, value_name = "dictionary|modulo|direct", value_parser = choice::<Ids>, help_heading = "Data")]
     pub ids: Option<Ids>,
     /// Rows of every table with --ids modulo
     #[arg(long, value_name = "N", help_heading = "Data")]

@@ -31,7 +31,7 @@ pub struct PackArgs {
     /// Bits of the tables' codes: 2, 4, 8 or 16 [default: as trained]
     #[arg(long, value_name = "BITS", value_parser = bits, help_heading = "Quantization")]
     pub bits: Option<Bits>,
-    /// Bits of the MLPs' codes, or none [default: as trained; with --ptq those of --bits]
+    /// Bits of the MLPs' codes, or none [default: as trained; those of --bits when trained in FP32 with --ptq]
     #[arg(long, value_name = "BITS", value_parser = bits, help_heading = "Quantization")]
     pub mlp_bits: Option<Bits>,
     /// One scale for each table, or for each of its rows

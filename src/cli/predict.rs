@@ -1,12 +1,11 @@
 //! `dqrm predict`.
 
-use super::eval::{CheckpointArgs, left_out};
+use super::eval::{CheckpointArgs, left_out, open};
 use super::options::DeviceArgs;
 use super::{note, print_json};
 use crate::config::OnBadRow;
 use crate::error::{Error, Result};
 use crate::metrics::sigmoid;
-use crate::train::Trained;
 use clap::Args;
 use serde::Serialize;
 use std::fs::File;
@@ -16,6 +15,7 @@ use std::path::{Path, PathBuf};
 const EXAMPLES: &str = "\
 Examples:
   dqrm predict runs/mine --data new.tsv --out p.csv
+  dqrm predict model.safetensors --data new.tsv          a packed file
   zcat new.tsv.gz | dqrm predict runs/mine > p.csv
 
 Lines may have a label (it is not used) or lack its column.";
@@ -35,6 +35,9 @@ pub struct PredictArgs {
     /// What a malformed line does: stop, or be left out and counted [default: as in the run]
     #[arg(long, value_name = "error|skip", value_parser = super::options::choice::<OnBadRow>, help_heading = "Data")]
     pub on_bad_row: Option<OnBadRow>,
+    /// Read all of a packed file first and compare it with its checksum
+    #[arg(long, help_heading = "Model")]
+    pub verify: bool,
     /// The checkpoint
     #[command(flatten)]
     pub checkpoint: CheckpointArgs,
@@ -58,7 +61,7 @@ struct Report {
 
 /// Predicts and writes.
 pub(super) fn run(args: &PredictArgs) -> Result<()> {
-    let mut model = Trained::open(&args.run, args.checkpoint.which(), args.device.chosen())?;
+    let mut model = open(&args.run, &args.checkpoint, args.verify, args.device.chosen())?;
     if let Some(on_bad_row) = args.on_bad_row {
         model.set_on_bad_row(on_bad_row);
     }
@@ -71,7 +74,7 @@ pub(super) fn run(args: &PredictArgs) -> Result<()> {
     let files: &[String] = if args.data.is_empty() { &stdin } else { &args.data };
     let collect = args.device.json && args.out.is_none();
     let name = args.out.clone().unwrap_or_else(|| "standard output".into());
-    let mut out = open(args.out.as_deref())?;
+    let mut out = output(args.out.as_deref())?;
     let mut probabilities = Vec::new();
     let scored = model.score(files, false, &mut |logits, _| {
         let values = logits.iter().map(|&x| sigmoid(f64::from(x)) as f32);
@@ -97,7 +100,7 @@ pub(super) fn run(args: &PredictArgs) -> Result<()> {
     })
 }
 
-fn open(path: Option<&Path>) -> Result<Box<dyn Write>> {
+fn output(path: Option<&Path>) -> Result<Box<dyn Write>> {
     Ok(match path {
         Some(path) => Box::new(BufWriter::new(File::create(path).map_err(Error::io("create", path))?)),
         None => Box::new(BufWriter::new(std::io::stdout().lock())),

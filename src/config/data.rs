@@ -24,6 +24,8 @@ pub enum Ids {
     Dictionary,
     /// The value modulo the table's rows.
     Modulo,
+    /// The value is the row; one beyond the table is an error (or a line to skip).
+    Direct,
 }
 
 /// What a malformed line does.

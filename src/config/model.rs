@@ -172,7 +172,10 @@ impl Shape {
             return fail(format!("model.dense ({}) and model.dim ({}) must be at least 1", self.dense, self.dim));
         }
         if self.bottom.len() < 2 || self.bottom.contains(&0) {
-            return fail(format!("model.bottom {:?} must name at least one layer, none of width 0", &self.bottom[1..]));
+            return fail(format!(
+                "model.bottom {:?} must name at least one layer, none of width 0",
+                self.bottom.get(1..).unwrap_or_default()
+            ));
         }
         if self.bottom.last() != Some(&self.dim) {
             return fail(format!(
@@ -182,7 +185,7 @@ impl Shape {
             ));
         }
         if self.top.len() < 2 || self.top.contains(&0) || self.top.last() != Some(&1) {
-            return fail(format!("model.top {:?} must end with 1 (the logit) and have no width 0", &self.top[1..]));
+            return fail(format!("model.top {:?} must end with 1 (the logit) and have no width 0", self.top.get(1..).unwrap_or_default()));
         }
         if self.bottom[0] != self.dense {
             return fail(format!("the bottom MLP takes {} values, but there are {} dense features", self.bottom[0], self.dense));

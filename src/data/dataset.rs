@@ -70,8 +70,8 @@ pub struct Prepared {
 }
 
 /// Opens the prepared form of `data.files`, making it first unless an earlier run with the same
-/// files and settings left it in `data.cache`. `modulo_rows` takes ids modulo these rows (needed
-/// for `ids = "modulo"`); `max_rows` limits the tables of a dictionary. `progress` gets (bytes
+/// files and settings left it in `data.cache`. `modulo_rows` takes ids modulo these rows, or
+/// as row numbers below them (needed for `ids = "modulo"` and `"direct"`); `max_rows` limits the tables of a dictionary. `progress` gets (bytes
 /// read, bytes in all, rows so far).
 ///
 /// # Errors
@@ -87,7 +87,10 @@ pub fn open(
         (_, Some(rows)) if rows.len() != schema.tables() => {
             return Err(Error::Config(format!("{} moduli for {} categorical columns", rows.len(), schema.tables())));
         }
-        (Ids::Modulo, None) => return Err(Error::Config("ids = \"modulo\" needs the rows of each table".into())),
+        (Ids::Modulo | Ids::Direct, None) => {
+            return Err(Error::Config("ids = \"modulo\" and \"direct\" need the rows of each table".into()));
+        }
+        (Ids::Direct, Some(rows)) => Mapper::direct(rows),
         (Ids::Modulo, Some(rows)) => Mapper::modulo(rows),
         (Ids::Dictionary, _) => Mapper::dictionary(schema.tables(), max_rows),
     };

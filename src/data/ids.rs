@@ -8,11 +8,11 @@
 //! |---|---|
 //! | 8 | magic `DQRM-IDS` |
 //! | 4 | version, 1 |
-//! | 4 | kind: 0 modulo, 1 dictionary |
+//! | 4 | kind: 0 modulo, 1 dictionary, 2 direct (the key is the row) |
 //! | 4 | tables K, at most 65536 |
 //! | 4 | zero |
-//! | 8 | most rows a dictionary's table may have; 0 means no limit (always 0 for modulo) |
-//! | 8 K | modulo: rows of each table; dictionary: number of keys n of each table |
+//! | 8 | most rows a dictionary's table may have; 0 means no limit (always 0 for the others) |
+//! | 8 K | modulo and direct: rows of each table; dictionary: number of keys n of each table |
 //! | 8 Σ n | dictionary only: the keys, table by table, in first-seen order |
 //! | 8 | XXH3-64 of everything before |
 
@@ -41,6 +41,7 @@ pub struct Mapper {
 #[derive(Debug, Clone)]
 enum Kind {
     Modulo,
+    Direct,
     Dictionary { tables: Vec<Dictionary>, max_rows: Option<u64> },
 }
 
@@ -94,6 +95,16 @@ impl Mapper {
         Mapper { kind: Kind::Modulo, rows: rows.iter().map(|&r| r.clamp(1, u32::MAX as u64)).collect() }
     }
 
+    /// Row = key; [`Mapper::limits`] says which keys there are. Rows are kept between 1 and 2^32 - 1.
+    pub fn direct(rows: &[u64]) -> Mapper {
+        Mapper { kind: Kind::Direct, ..Mapper::modulo(rows) }
+    }
+
+    /// The number of keys that each table knows, where any other key is an error.
+    pub fn limits(&self) -> Option<&[u64]> {
+        matches!(self.kind, Kind::Direct).then_some(&self.rows)
+    }
+
     /// Rows in first-seen order, still without any key: row 0 is for keys never seen, the first
     /// key seen gets row 1. With `max_rows`, the n-th key (from 1) gets row
     /// `1 + (n - 1) % (max_rows - 1)`, so that no table grows larger.
@@ -109,7 +120,7 @@ impl Mapper {
     /// The limit on a dictionary's rows.
     pub(super) fn max_rows(&self) -> Option<u64> {
         match &self.kind {
-            Kind::Modulo => None,
+            Kind::Modulo | Kind::Direct => None,
             Kind::Dictionary { max_rows, .. } => *max_rows,
         }
     }
@@ -127,7 +138,7 @@ impl Mapper {
     /// Keys each table has seen; 0 for modulo.
     pub fn known(&self) -> Vec<u64> {
         match &self.kind {
-            Kind::Modulo => vec![0; self.rows.len()],
+            Kind::Modulo | Kind::Direct => vec![0; self.rows.len()],
             Kind::Dictionary { tables, .. } => tables.iter().map(|t| t.keys.len() as u64).collect(),
         }
     }
@@ -136,17 +147,18 @@ impl Mapper {
     pub fn row(&self, table: usize, key: u64) -> u32 {
         match &self.kind {
             Kind::Modulo => (key % self.rows[table]) as u32,
+            Kind::Direct => key.min(u64::from(u32::MAX)) as u32, // one beyond the table is refused by all that look it up
             Kind::Dictionary { tables, max_rows } => tables[table].find(key).map_or(0, |place| capped(place + 1, *max_rows)),
         }
     }
 
-    /// The row of `key` for modulo; for a dictionary the key's place in first-seen order, counted
+    /// The row of `key` for modulo and direct; for a dictionary the key's place in first-seen order, counted
     /// from 1 and without the limit on rows, after it was added if it is new.
     ///
     /// # Errors
     /// More keys than row numbers.
     pub(super) fn learn(&mut self, table: usize, key: u64) -> Result<u32> {
-        let Kind::Dictionary { tables, max_rows } = &mut self.kind else { return Ok((key % self.rows[table]) as u32) };
+        let Kind::Dictionary { tables, max_rows } = &mut self.kind else { return Ok(self.row(table, key)) };
         let Some((place, new)) = tables[table].learn(key) else {
             return Err(Error::Data(format!(
                 "table {table} has more than {MAX_KEYS} distinct categories; take ids modulo (data.ids = \"modulo\")"
@@ -197,6 +209,7 @@ impl Mapper {
     pub fn to_bytes(&self) -> Vec<u8> {
         let (kind, cap, counts) = match &self.kind {
             Kind::Modulo => (0u32, 0, self.rows.clone()),
+            Kind::Direct => (2, 0, self.rows.clone()),
             Kind::Dictionary { max_rows, .. } => (1, max_rows.unwrap_or(0), self.known()),
         };
         let mut bytes = MAGIC.to_vec();
@@ -232,7 +245,7 @@ impl Mapper {
         if version != VERSION {
             return fail(format!("has version {version}; this program reads version {VERSION}"));
         }
-        if kind > 1 || k_count > MAX_TABLES || zero != 0 || (kind == 0 && cap != 0) {
+        if kind > 2 || k_count > MAX_TABLES || zero != 0 || (kind != 1 && cap != 0) {
             return fail(format!("has kind {kind}, {k_count} tables, padding {zero}, limit {cap}; that is no mapping"));
         }
         let body = bytes.len() - 8;
@@ -240,7 +253,7 @@ impl Mapper {
             return fail(format!("{} bytes are too few for {k_count} tables", bytes.len()));
         }
         let counts: Vec<u64> = (0..k_count).map(|k| long(HEADER + 8 * k)).collect();
-        let keys = if kind == 0 { 0 } else { counts.iter().fold(0u64, |sum, &n| sum.saturating_add(n)) };
+        let keys = if kind != 1 { 0 } else { counts.iter().fold(0u64, |sum, &n| sum.saturating_add(n)) };
         let needed = keys.checked_mul(8).and_then(|n| n.checked_add((HEADER + 8 * k_count) as u64));
         if needed != Some(body as u64) {
             return fail(format!("{keys} keys of {k_count} tables do not fit {} bytes", bytes.len()));
@@ -248,12 +261,12 @@ impl Mapper {
         if xxh3_64(&bytes[..body]) != long(body) {
             return fail("the checksum does not match; the bytes were altered or cut".into());
         }
-        let low = u64::from(kind == 0);
+        let low = u64::from(kind != 1);
         if let Some(k) = counts.iter().position(|&n| n < low || n > MAX_KEYS + low) {
             return fail(format!("table {k} has {} entries; {low} to {} are possible", counts[k], MAX_KEYS + low));
         }
-        if kind == 0 {
-            return Ok(Mapper::modulo(&counts));
+        if kind != 1 {
+            return Ok(if kind == 0 { Mapper::modulo(&counts) } else { Mapper::direct(&counts) });
         }
         let mut mapper = Mapper::dictionary(k_count, (cap > 0).then_some(cap));
         let mut at = HEADER + 8 * k_count;
@@ -312,7 +325,13 @@ mod tests {
 
     #[test]
     fn bytes_bring_back_the_mapping() {
-        for m in [dictionary(None), dictionary(Some(4)), Mapper::modulo(&[3, u32::MAX as u64]), Mapper::dictionary(0, None)] {
+        for m in [
+            dictionary(None),
+            dictionary(Some(4)),
+            Mapper::modulo(&[3, u32::MAX as u64]),
+            Mapper::direct(&[3, 9]),
+            Mapper::dictionary(0, None),
+        ] {
             let back = Mapper::from_bytes(&m.to_bytes()).unwrap();
             assert_eq!((back.to_bytes(), back.rows(), back.known()), (m.to_bytes(), m.rows(), m.known()));
             for key in (0..10).chain([u64::MAX]).filter(|_| m.tables() > 0) {

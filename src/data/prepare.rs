@@ -127,7 +127,7 @@ pub(super) fn prepare(
     std::fs::create_dir(dir).map_err(Error::io("create", dir))?;
 
     let files = data.files.iter().map(Input::file).collect();
-    let mut reader = Reader::new(files, schema, Labels::Required, data.on_bad_row)?;
+    let mut reader = Reader::new(files, schema, Labels::Required, data.on_bad_row)?.limited(mapper.limits());
     let total = inputs.iter().map(|s| s.bytes).sum();
     let mut writer = Writer::new(dir, schema)?;
     let mut raw = RawBlock::new();

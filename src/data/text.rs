@@ -80,6 +80,18 @@ struct Rules {
     separator: u8,
     bag_separator: u8,
     labels: Labels,
+    /// Categories of each table that exist; any when there is no limit.
+    limits: Option<Vec<u64>>,
+}
+
+impl Rules {
+    /// The category, where its table has it.
+    fn existing(&self, table: usize, key: u64) -> Result<u64, Reason> {
+        match self.limits.as_ref().and_then(|limits| limits.get(table)) {
+            Some(&rows) if key >= rows => Err(format!("row {key} of table {table} does not exist; the table has {rows} rows")),
+            _ => Ok(key),
+        }
+    }
 }
 
 /// The file being read.
@@ -118,7 +130,7 @@ impl Reader {
         let separator = columns::separator(&schema.separator, "separator")?;
         let bag_separator = schema.multi_hot_separator.bytes().next().unwrap_or(b',');
         Ok(Reader {
-            rules: Rules { schema: schema.clone(), separator, bag_separator, labels },
+            rules: Rules { schema: schema.clone(), separator, bag_separator, labels, limits: None },
             on_bad_row,
             inputs: inputs.into(),
             current: None,
@@ -127,6 +139,12 @@ impl Reader {
             skipped: 0,
             messages: Vec::new(),
         })
+    }
+
+    /// Makes every category that is not below its table's limit malformed.
+    pub fn limited(mut self, limits: Option<&[u64]>) -> Reader {
+        self.rules.limits = limits.map(<[u64]>::to_vec);
+        self
     }
 
     /// Malformed lines left out so far.
@@ -250,13 +268,14 @@ fn row(rules: &Rules, columns: &Columns, fields: &[&[u8]], block: &mut RawBlock)
     for &c in &columns.dense {
         block.dense.push(fields::dense(fields[c], schema.dense_log).map_err(|e| (c + 1, e))?);
     }
-    for &c in &columns.categorical {
-        block.keys.push(fields::key(fields[c], schema.id_text).map_err(|e| (c + 1, e))?);
+    for (table, &c) in columns.categorical.iter().enumerate() {
+        let key = fields::key(fields[c], schema.id_text).and_then(|key| rules.existing(table, key));
+        block.keys.push(key.map_err(|e| (c + 1, e))?);
         block.offsets.push(block.keys.len() as u32);
     }
-    for &c in &columns.multi_hot {
+    for (table, &c) in (columns.categorical.len()..).zip(&columns.multi_hot) {
         if !fields[c].is_empty() {
-            bag(rules, fields[c], block).map_err(|e| (c + 1, e))?;
+            bag(rules, table, fields[c], block).map_err(|e| (c + 1, e))?;
         }
         block.offsets.push(block.keys.len() as u32);
     }
@@ -265,7 +284,7 @@ fn row(rules: &Rules, columns: &Columns, fields: &[&[u8]], block: &mut RawBlock)
     Ok(())
 }
 
-fn bag(rules: &Rules, field: &[u8], block: &mut RawBlock) -> Result<(), Reason> {
+fn bag(rules: &Rules, table: usize, field: &[u8], block: &mut RawBlock) -> Result<(), Reason> {
     let most = rules.schema.multi_hot_max;
     for (i, item) in field.split(|&c| c == rules.bag_separator).enumerate() {
         if i >= most {
@@ -274,7 +293,7 @@ fn bag(rules: &Rules, field: &[u8], block: &mut RawBlock) -> Result<(), Reason> 
         if item.is_empty() {
             return Err(format!("{} has an empty category", fields::shown(field)));
         }
-        block.keys.push(fields::key(item, rules.schema.id_text)?);
+        block.keys.push(fields::key(item, rules.schema.id_text).and_then(|key| rules.existing(table, key))?);
     }
     Ok(())
 }

@@ -93,6 +93,6 @@ impl Case {
 
 /// `len` floats in -1..1 that depend on `name` only.
 pub fn random(name: &str, len: usize) -> Vec<f32> {
-    let stream = Stream::new(len as u64, name.bytes().fold(7, |h, b| h * 31 + b as u64));
+    let stream = Stream::new(len as u64, name.bytes().fold(7u64, |h, b| h.wrapping_mul(31).wrapping_add(b as u64)));
     (0..len as u64).map(|i| (2.0 * stream.uniform(i) - 1.0) as f32).collect()
 }

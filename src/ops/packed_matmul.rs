@@ -52,9 +52,9 @@ pub static PACKED_MATMUL: Kernel = Kernel {
 pub const KERNELS: &[&Kernel] = &[&PACKED_MATMUL];
 
 /// Rows of weights unpacked at a time: few enough to stay in a cache.
-const BLOCK: usize = 64;
+const BLOCK: usize = 256;
 /// Batches up to this are summed row by row, where a matrix product would spend its time on preparations.
-const FEW: usize = 2;
+const FEW: usize = 4;
 
 /// A layer's packed parameters on the device.
 #[derive(Debug, Clone, Copy)]
@@ -120,28 +120,13 @@ impl pulp::NullaryFnOnce for Sums<'_> {
 
     #[inline(always)]
     fn call(self) {
-        let mut row = vec![0.0; self.weights.inputs];
-        for o in 0..self.outputs {
-            self.weights.row(o, &mut row);
-            for (x, y) in self.x.chunks_exact(self.weights.inputs).zip(self.y.chunks_exact_mut(self.outputs)) {
-                y[o] = dot(x, &row);
+        let w = self.weights;
+        for (x, y) in self.x.chunks_exact(w.inputs).zip(self.y.chunks_exact_mut(self.outputs)) {
+            for (y, row) in y.iter_mut().zip(w.codes.chunks_exact(w.row_bytes)) {
+                *y = pack::dot_row(row, w.bits, w.offset, x);
             }
         }
     }
-}
-
-#[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    const LANES: usize = 16;
-    let (a, a_rest) = a.as_chunks::<LANES>();
-    let (b, b_rest) = b.as_chunks::<LANES>();
-    let mut sums = [0f32; LANES];
-    for (a, b) in a.iter().zip(b) {
-        for l in 0..LANES {
-            sums[l] += a[l] * b[l];
-        }
-    }
-    sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
 }
 
 /// Unpacks a block of rows.

@@ -1,19 +1,17 @@
 //! From full-precision weights to a packed file: two passes over each table in pieces, one for the
 //! scales and one for the codes, so memory holds a piece and never a table.
 
+use super::output::{Output, Part};
 use super::{CHECKSUM_KEY, CODES_CHECKSUM_KEY, MANIFEST_KEY, Manifest, VERSION, VERSION_KEY, layout};
 use crate::config::ScalePer;
 use crate::error::{Error, Result};
 use crate::model::{Layer, Network};
 use crate::quant::{self, Bits, pack};
-use crate::tensor_file::{self, checksum_place, checksum_text};
+use crate::tensor_file::{self, checksum_text};
 use rayon::prelude::*;
 use safetensors::Dtype;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
-use xxhash_rust::xxh3::Xxh3;
 
 /// Values of a table in memory at once.
 const PIECE: usize = 1 << 20;
@@ -336,7 +334,7 @@ impl Grid {
     }
 }
 
-fn header(m: &Manifest, wanted: &[super::Wanted]) -> Result<Vec<u8>> {
+pub(super) fn header(m: &Manifest, wanted: &[super::Wanted]) -> Result<Vec<u8>> {
     let fail = |e: String| Error::Config(format!("this model cannot be packed: {e}"));
     let notes = BTreeMap::from([
         ("format", "dqrm".to_owned()),
@@ -349,56 +347,4 @@ fn header(m: &Manifest, wanted: &[super::Wanted]) -> Result<Vec<u8>> {
     let dtype = |name: &str| if name == "F32" { Dtype::F32 } else { Dtype::U8 };
     let listed: Vec<_> = wanted.iter().map(|(name, d, shape)| (name.as_str(), dtype(d), shape.as_slice())).collect();
     tensor_file::encode(&notes, &listed, 64).map_err(fail)
-}
-
-/// The file being written, and its two checksums.
-struct Output<'a> {
-    file: BufWriter<File>,
-    hash: Xxh3,
-    codes: Xxh3,
-    path: &'a Path,
-    bytes: u64,
-}
-
-/// What bytes belong to.
-#[derive(Clone, Copy, PartialEq)]
-enum Part {
-    Header,
-    Codes,
-    Rest,
-}
-
-impl<'a> Output<'a> {
-    fn create(path: &'a Path) -> Result<Output<'a>> {
-        let file = File::create(path).map_err(Error::io("create", path))?;
-        Ok(Output { file: BufWriter::with_capacity(1 << 20, file), hash: Xxh3::new(), codes: Xxh3::new(), path, bytes: 0 })
-    }
-
-    fn put(&mut self, bytes: &[u8], part: Part) -> Result<()> {
-        match part {
-            Part::Header => {}
-            Part::Codes => self.codes.update(bytes),
-            Part::Rest => self.hash.update(bytes),
-        }
-        self.bytes += bytes.len() as u64;
-        self.file.write_all(bytes).map_err(Error::io("write", self.path))
-    }
-
-    /// Fills the checksums into the header; gives the length.
-    fn finish(mut self, mut header: Vec<u8>) -> Result<u64> {
-        let mut fill = |key: &str, sum: u64| {
-            let place = checksum_place(&header, key).ok_or_else(|| Error::Data(format!("the header has no `{key}`")))?;
-            header[place..place + 16].copy_from_slice(checksum_text(sum).as_bytes());
-            Ok::<_, Error>(header.clone())
-        };
-        let zeroed = fill(CODES_CHECKSUM_KEY, self.codes.digest())?;
-        self.hash.update(&zeroed);
-        let filled = fill(CHECKSUM_KEY, self.hash.digest())?;
-        let failed = || Error::io("write", self.path);
-        let mut file = self.file.into_inner().map_err(|e| failed()(e.into_error()))?;
-        file.seek(SeekFrom::Start(0)).map_err(failed())?;
-        file.write_all(&filled).map_err(failed())?;
-        file.sync_all().map_err(failed())?;
-        Ok(self.bytes)
-    }
 }

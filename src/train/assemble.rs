@@ -1,6 +1,6 @@
 //! From settings to a model's shape and its samples.
 
-use crate::config::{Config, Format, Ids, Schema, Shape};
+use crate::config::{Config, Format, IdText, Ids, Schema, Shape};
 use crate::data::dataset::{self, Parts};
 use crate::data::synthetic::Clicks;
 use crate::data::{Block, Samples};
@@ -122,7 +122,15 @@ fn text(config: &Config, preparing: &mut Preparing<'_>) -> Result<Assembled> {
         return Err(Error::Config(format!("model.dense is {given}, but the data has {dense} dense columns")));
     }
     let modulo = match (config.data.ids, &config.model.rows) {
-        (Ids::Modulo, _) => Some(modulo_rows(config, tables)?),
+        (Ids::Direct, None) => {
+            return Err(Error::Config("data.ids = \"direct\" needs model.rows, the rows of each table".into()));
+        }
+        (Ids::Direct, Some(_)) if schema.id_text == IdText::Text => {
+            return Err(Error::Config(
+                "data.ids = \"direct\" takes categories as row numbers; set data.schema.id_text to \"int\" or \"hex\"".into(),
+            ));
+        }
+        (Ids::Modulo | Ids::Direct, _) => Some(modulo_rows(config, tables)?),
         (Ids::Dictionary, None) => None,
         (Ids::Dictionary, Some(rows)) if rows.len() != tables => return Err(wrong_count(rows.len(), tables)),
         (Ids::Dictionary, Some(_)) => {

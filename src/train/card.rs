@@ -13,12 +13,44 @@ use std::path::Path;
 /// An evaluation is a line of at most this many bytes.
 const MAX_LINE: u64 = 1 << 16;
 
+/// The first line of a model's card.
+fn title(model: &Path) -> String {
+    format!("# {}", model.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// The card's place is free, or holds an earlier card of the same model.
+pub(super) fn check(card: &Path, model: &Path) -> Result<()> {
+    let shown = card.display();
+    if card == model {
+        return Err(Error::Config(format!(
+            "`{shown}` would be the model and its card at once; give --out a name that does not end with .md"
+        )));
+    }
+    let Ok(file) = File::open(card) else { return Ok(()) };
+    let mut first = String::new();
+    let read = std::io::Read::take(BufReader::new(file), MAX_LINE).read_line(&mut first);
+    if read.is_ok() && first.trim_end() == title(model) {
+        return Ok(());
+    }
+    Err(Error::Config(format!(
+        "`{shown}` exists and is no card of `{}`; give another --out, the card gets its name with .md",
+        model.display()
+    )))
+}
+
+/// Writes the card beside its name and renames it.
+pub(super) fn write(card: &Path, text: &str) -> Result<()> {
+    let partial = card.with_extension("md.partial");
+    std::fs::write(&partial, text).map_err(Error::io("write", &partial))?;
+    std::fs::rename(&partial, card).map_err(Error::io("write", card))
+}
+
 /// The card as Markdown.
 pub(super) fn text(dir: &Path, config: &Config, plan: &WritePlan, p: &Packing) -> Result<String> {
     let m = &plan.manifest;
     let mut t = String::new();
     let name = p.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let _ = writeln!(t, "# {name}\n");
+    let _ = writeln!(t, "{}\n", title(&p.model));
     let _ = writeln!(
         t,
         "A DLRM that predicts clicks, trained with dqrm {} and packed: tables {}, MLPs {}, method `{}`.\n",
@@ -82,6 +114,7 @@ fn data(config: &Config, plan: &WritePlan) -> String {
             let _ = writeln!(t, "Trained on {} ({layout}), split {:?} in file order.", names.join(", "), d.split);
             let ids = match d.ids {
                 Ids::Dictionary => "in the order they were first seen; unseen ones share row 0. The mapping is part of the file",
+                Ids::Direct => "by their number, which is the row",
                 Ids::Modulo => "by their number modulo the table's rows",
             };
             let _ = writeln!(t, "Categories become rows {ids}.");
@@ -136,6 +169,7 @@ fn quality(dir: &Path, step: u64) -> Result<String> {
     if rows.is_empty() {
         return Ok("The run was not evaluated at this step.\n".into());
     }
-    let head = "Measured by the run, with its weights fake-quantized as while training:\n\n| part | samples | AUC | log loss | accuracy |\n|---|---|---|---|---|\n";
+    let head = "Measured by the run, in full precision with quantized values and with the scales it had last used. This file's \
+                scales are those of the final weights, which moves the figures a little:\n\n| part | samples | AUC | log loss | accuracy |\n|---|---|---|---|---|\n";
     Ok(head.to_owned() + &rows.concat())
 }

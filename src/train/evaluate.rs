@@ -196,7 +196,7 @@ impl Trained {
         }
         let mut scored = Scored::default();
         let size = self.config.train.eval_batch;
-        let mut reader = stream::Rows::new(files, &self.schema, labelled, self.config.data.on_bad_row)?;
+        let mut reader = stream::Rows::new(files, &self.schema, &self.mapper, labelled, self.config.data.on_bad_row)?;
         let mut block = Block::new();
         loop {
             block.clear();

@@ -71,6 +71,8 @@ pub fn pack(dir: &Path, options: &PackOptions, progress: &mut dyn FnMut(u64, u64
     if model.exists() && !packed::is_packed(&model) {
         return Err(Error::Config(format!("`{}` exists and is no packed model; give another --out", model.display())));
     }
+    let card = model.with_extension("md");
+    card::check(&card, &model)?;
     let (widths, warnings) = widths(&config, options)?;
     let mut checkpoint = Checkpoint::open(&path)?;
     checkpoint.verify()?;
@@ -96,7 +98,6 @@ pub fn pack(dir: &Path, options: &PackOptions, progress: &mut dyn FnMut(u64, u64
         ids,
     };
     let written = packed::write(&model, &plan, &mut checkpoint, progress)?;
-    let card = model.with_extension("md");
     let packing = Packing {
         card: card.clone(),
         checkpoint: path,
@@ -109,8 +110,7 @@ pub fn pack(dir: &Path, options: &PackOptions, progress: &mut dyn FnMut(u64, u64
         warnings,
         model,
     };
-    let text = card::text(dir, &config, &plan, &packing)?;
-    std::fs::write(&card, text).map_err(Error::io("write", &card))?;
+    card::write(&card, &card::text(dir, &config, &plan, &packing)?)?;
     Ok(packing)
 }
 
@@ -125,11 +125,14 @@ fn widths(config: &Config, options: &PackOptions) -> Result<((Bits, Bits), Vec<S
             "the run was trained in FP32; with --ptq it is quantized now, which costs accuracy (train with --bits 4 to avoid that)".into(),
         ));
     }
+    if trained.quantized() && options.ptq {
+        return Err(Error::Config(format!("the run's tables were trained as {trained}; --ptq is for runs in FP32, leave it out")));
+    }
     let tables = options.bits.unwrap_or(if trained.quantized() { trained } else { Bits::B4 });
-    let mlps = options.mlp_bits.unwrap_or(if trained.quantized() { trained_mlp } else { tables });
+    let mlps = options.mlp_bits.unwrap_or(if trained.quantized() || trained_mlp.quantized() { trained_mlp } else { tables });
     let mut warnings = Vec::new();
     for (what, trained, packed) in [("tables", trained, tables), ("MLPs", trained_mlp, mlps)] {
-        if trained != packed && !options.ptq {
+        if trained != packed && trained.quantized() {
             warnings.push(format!("the {what} were trained as {trained} and are packed as {packed}, so they are quantized after training"));
         }
     }

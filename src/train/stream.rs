@@ -15,13 +15,13 @@ pub(super) struct Rows {
 
 impl Rows {
     /// Files are opened when their turn comes.
-    pub(super) fn new(files: &[String], schema: &Schema, labelled: bool, on_bad_row: OnBadRow) -> Result<Rows> {
+    pub(super) fn new(files: &[String], schema: &Schema, mapper: &Mapper, labelled: bool, on_bad_row: OnBadRow) -> Result<Rows> {
         let input = |name: &String| match name.as_str() {
             "-" => Input::stream("standard input", Box::new(std::io::BufReader::new(std::io::stdin()))),
             path => Input::file(path),
         };
         let labels = if labelled { Labels::Required } else { Labels::Optional };
-        let reader = Reader::new(files.iter().map(input).collect(), schema, labels, on_bad_row)?;
+        let reader = Reader::new(files.iter().map(input).collect(), schema, labels, on_bad_row)?.limited(mapper.limits());
         Ok(Rows { reader, raw: RawBlock::new() })
     }
 

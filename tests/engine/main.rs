@@ -6,6 +6,7 @@ mod common;
 mod gradients;
 mod house;
 mod plan;
+mod predict;
 mod training;
 
 use dqrm::config::{Config, Device, Model, Quant, Shape, Synthetic, Train};

@@ -1,0 +1,64 @@
+//! What the fuzz targets feed: every decoder of bytes from outside. None may panic, hang, or take memory
+//! that the bytes do not bear out. `tests/cli.rs` runs the same functions on damaged files for a second or two.
+#![allow(dead_code, reason = "each target uses one")]
+
+use dqrm::config::{OnBadRow, Schema};
+use dqrm::data::ids::Mapper;
+use dqrm::data::text::{Input, Labels, RawBlock, Reader};
+use dqrm::packed::Packed;
+use std::sync::Arc;
+
+/// A packed model.
+pub fn packed(bytes: &[u8]) {
+    if let Ok(packed) = Packed::decode(Arc::new(bytes.to_vec())) {
+        let _ = packed.verify();
+        let shape = packed.manifest().shape.clone();
+        for k in 0..shape.tables() {
+            assert_eq!(packed.table_rows(k, shape.rows[k] - 1, 1).len(), shape.dim);
+        }
+        let _ = Mapper::from_bytes(packed.ids());
+    }
+}
+
+/// The header of a checkpoint.
+pub fn checkpoint(bytes: &[u8]) {
+    let _ = dqrm::checkpoint::decode(bytes, bytes.len() as u64);
+}
+
+/// An id mapping.
+pub fn ids(bytes: &[u8]) {
+    if let Ok(mapper) = Mapper::from_bytes(bytes) {
+        assert_eq!(mapper.to_bytes(), bytes, "what is read is written again the same");
+    }
+}
+
+/// The pickle of a PyTorch file.
+pub fn pickle(bytes: &[u8]) {
+    let _ = dqrm::import::pickle::decode(bytes);
+}
+
+/// Weights of PyTorch, in either format.
+pub fn archive(bytes: &[u8]) {
+    let _ = dqrm::import::check(bytes);
+}
+
+/// Settings in TOML.
+pub fn settings(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = dqrm::config_file::parse(text, "fuzz");
+    }
+}
+
+/// Delimited text, plain or gzip; a few rows of it, since gzip may stand for a lot.
+pub fn text(bytes: &[u8]) {
+    let stream = Input::stream("fuzz", Box::new(std::io::Cursor::new(bytes.to_vec())));
+    let schema = Schema { multi_hot: vec![dqrm::config::Column::Number(4)], ..Schema::criteo(1, 1) };
+    let Ok(reader) = Reader::new(vec![stream], &schema, Labels::Optional, OnBadRow::Skip) else { return };
+    let (mut reader, mut block) = (reader.limited(Some(&[100, 100])), RawBlock::new());
+    while let Ok(1..) = reader.read(&mut block, 64) {
+        assert_eq!(block.offsets.len(), 2 * block.samples + 1);
+        if block.samples > 1000 {
+            break;
+        }
+    }
+}
