@@ -1,8 +1,8 @@
 //! The cases of [`super`].
 
 use super::{CHUNK, first_scales, first_table_scales, gradient, table_gradient, table_sums, update};
-use crate::ops::case::{Case, ELEMENTWISE, EXACT, Tolerance, random, sums};
-use crate::ops::embedding_bag::{example, views};
+use super::super::case::{Case, ELEMENTWISE, EXACT, Tolerance, random, sums};
+use super::super::embedding_bag::{example, views};
 use crate::plan::View;
 use crate::tables::Tables;
 
