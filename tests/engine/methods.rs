@@ -280,8 +280,49 @@ fn a_table_learns_its_scale_from_the_touched_rows() {
         let moved = s - f64::from(*now);
         let expected = sum / (n * (rows * dim) as f64).sqrt();
         assert!(rows > 0);
-        if outside == 0 {
-            assert!((moved - expected).abs() < 1e-6, "table {k}: {moved} instead of {expected}, {rows} rows");
+        assert!(outside == 0, "first scales clamp nothing here");
+        assert!((moved - expected).abs() < 1e-6, "table {k}: {moved} instead of {expected}, {rows} rows");
+    }
+}
+
+/// The kernels themselves, with scales so small that many weights are clamped.
+#[test]
+fn clamped_rows_pull_at_their_scale_with_the_bound() {
+    let config = with(Method::Lsq, Bits::B4);
+    let (setup, dim, n) = (setup(config), 4, 7.0);
+    let tables = Tables::new(&setup.shape.rows, dim, 90 * 16).unwrap();
+    let batch = setup.batch(&tables, 5);
+    let mut case = Case::new("lsq rows", batch.samples, batch.touched());
+    let views = crate::gradients::index_views(&mut case, &batch);
+    let weights: Vec<Vec<f32>> = (0..3).map(|s| random(&format!("shard {s}"), tables.rows_in_shard(s) as usize * dim)).collect();
+    let shards: Vec<View> = weights.iter().map(|values| case.f32s("shard", values.clone())).collect();
+    let given = [0.05f32, 0.1, 0.13, 0.02];
+    let upstream = random("upstream", batch.touched() * dim);
+    let (scales, gradients) = (case.f32s("scales", given.to_vec()), case.f32s("gradients", upstream.clone()));
+    let (sums, d_scales) = (case.output("sums", batch.touched()), case.output("d_scales", 4));
+    lsq::table_gradient(&mut case.plan, &tables, &views, 7, scales, &shards, gradients, sums, d_scales);
+    let (mut expected, mut elements, mut outside) = ([0.0; 4], [0.0; 4], 0);
+    let mut masked = Vec::new();
+    for u in 0..batch.touched() {
+        let shard = batch.shard_offsets.iter().rposition(|&start| start as usize <= u).unwrap();
+        let k = batch.row_tables[u] as usize;
+        for d in 0..dim {
+            let t = f64::from(weights[shard][batch.rows[u] as usize * dim + d]) / f64::from(given[k]);
+            let bound: f64 = t.clamp(-n - 1.0, n);
+            let up = f64::from(upstream[u * dim + d]);
+            let slope = if bound == t { t.round_ties_even() - t } else { bound };
+            masked.push(if bound == t { upstream[u * dim + d] } else { 0.0 });
+            outside += usize::from(bound != t);
+            expected[k] += up * slope;
+            elements[k] += 1.0;
+        }
+    }
+    assert!(outside * 5 > masked.len() && outside * 5 < masked.len() * 4, "{outside} of {} outside", masked.len());
+    for (engine, got) in crate::gradients::run(&case, &[gradients, d_scales]) {
+        assert_eq!(got[0], masked, "{engine}");
+        for k in 0..4 {
+            let exact = expected[k] / (n * f64::max(elements[k], 1.0)).sqrt();
+            assert!((f64::from(got[1][k]) - exact).abs() < 1e-5, "{engine}, table {k}: {} instead of {exact}", got[1][k]);
         }
     }
 }
