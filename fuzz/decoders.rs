@@ -1,5 +1,5 @@
 //! What the fuzz targets feed: every decoder of bytes from outside. None may panic, hang, or take memory
-//! that the bytes do not bear out. `tests/cli.rs` runs the same functions on damaged files for a second or two.
+//! that the bytes do not bear out. `tests/formats` runs the same functions on damaged files for a second or two.
 #![allow(dead_code, reason = "each target uses one")]
 
 use dqrm::config::{OnBadRow, Schema};

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
 mod header;
-pub use crate::tensor_file::{Entry, MAX_HEADER};
+pub use crate::tensor_file::{Entry, MAX_HEADER, header_len};
 pub use header::{Header, decode, encode};
 
 /// Values moved at once.

@@ -65,8 +65,9 @@
 //! 14. [`tensor_file`]: the frame of a safetensors file.
 //! 15. [`checkpoint`]: weights, optimizer state and scales in one such file.
 //! 16. [`packed`]: a finished model as codes and scales, and [`predictor`], which runs it.
-//! 17. [`mod@train`]: the loop: next batch, step, report, evaluate, save; and packing a run.
-//! 18. [`cli`]: the commands. The only part that prints.
+//! 17. [`import`]: weights of a PyTorch DLRM, from safetensors and `.pt` files.
+//! 18. [`mod@train`]: the loop: next batch, step, report, evaluate, save; and packing a run.
+//! 19. [`cli`]: the commands. The only part that prints.
 //!
 //! # Letters
 //!
@@ -77,7 +78,7 @@
 //! # Features
 //!
 //! `cli`, on by default, is everything that needs an operating system: files, threads for loading,
-//! the terminal. Without it the modules `checkpoint`, `cli`, `config_file` and `train`, and the parts
+//! the terminal. Without it the modules `checkpoint`, `cli`, `config_file`, `import` and `train`, and the parts
 //! of `data` that read files, are left out.
 
 #[cfg(feature = "cli")]
@@ -90,6 +91,8 @@ pub mod config_file;
 pub mod data;
 pub mod engine;
 pub mod error;
+#[cfg(feature = "cli")]
+pub mod import;
 pub mod metrics;
 pub mod model;
 pub mod ops;

@@ -17,6 +17,7 @@ mod assemble;
 mod card;
 mod evaluate;
 mod folder;
+mod imported;
 mod journal;
 mod memory;
 mod pack;
@@ -27,6 +28,7 @@ mod window;
 pub use assemble::{Assembled, Preparing, assemble, resolve, schema};
 pub use evaluate::{Each, Scored, Trained, Which};
 pub use folder::{BEST, CONFIG, IDS, LAST, METRICS, PACKED, free_name};
+pub use imported::{Imported, Wanted, import};
 pub use memory::memory;
 pub use pack::{PackOptions, Packing, pack};
 

@@ -533,7 +533,7 @@ fn packed_files_of_earlier_versions_are_read() {
     let expected = numbers(&std::fs::read_to_string(folder.join("probabilities.txt")).unwrap());
     for device in ["cpu", "gpu"] {
         if device == "gpu" && std::env::var_os("DQRM_REQUIRE_GPU").is_none() {
-            eprintln!("skipped on a gpu: DQRM_REQUIRE_GPU is not set");
+            writeln!(std::io::stderr(), "skipped on a gpu: DQRM_REQUIRE_GPU is not set").unwrap();
             continue;
         }
         let found = numbers(&succeed(&folder, &["predict", "v1.safetensors", "--verify", "--data", "rows.csv", "--device", device]));

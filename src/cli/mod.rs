@@ -6,6 +6,7 @@ use std::io::{ErrorKind, Write};
 
 mod devices;
 mod eval;
+mod import;
 mod live;
 mod options;
 mod pack;
@@ -47,6 +48,8 @@ pub enum Command {
     Predict(predict::PredictArgs),
     /// Pack a run's model into one small file
     Pack(pack::PackArgs),
+    /// Make a run from the weights of a PyTorch DLRM
+    Import(import::ImportArgs),
     /// List the adapters and which presets fit them
     Devices(devices::DevicesArgs),
 }
@@ -61,6 +64,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Pack(args) => pack::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Devices(args) => devices::run(&args),
     }
 }

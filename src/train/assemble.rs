@@ -40,15 +40,12 @@ impl std::fmt::Debug for Assembled {
 /// there is a schema.
 ///
 /// # Errors
-/// A format that needs files without any; settings that contradict each other.
+/// Settings that contradict each other.
 pub fn resolve(config: &Config) -> Result<Config> {
     let mut config = config.clone();
     let data = &mut config.data;
     if data.format == Format::Synthetic && !data.files.is_empty() {
         data.format = if data.schema == Schema::default() { Format::Criteo } else { Format::Text };
-    }
-    if data.format != Format::Synthetic && data.files.is_empty() {
-        return Err(Error::Config("data.format asks for files, but data.files is empty; name them there or with --data".into()));
     }
     if data.modulo == Some(0) {
         return Err(Error::Config("data.modulo is 0; ids need at least one row".into()));
@@ -99,8 +96,11 @@ fn wrong_count(given: usize, tables: usize) -> Error {
 /// Opens or makes the data and works out the model's shape.
 ///
 /// # Errors
-/// Files that cannot be read or used; data and model that do not fit.
+/// A format that needs files without any; files that cannot be read or used; data and model that do not fit.
 pub fn assemble(config: &Config, preparing: &mut Preparing<'_>) -> Result<Assembled> {
+    if config.data.format != Format::Synthetic && config.data.files.is_empty() {
+        return Err(Error::Config("data.format asks for files, but data.files is empty; name them there or with --data".into()));
+    }
     match config.data.format {
         Format::Synthetic => synthetic(config),
         Format::Criteo | Format::Text => text(config, preparing),

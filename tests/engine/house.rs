@@ -84,6 +84,7 @@ fn dependencies_point_down() {
             &["src/predictor.rs", "src/predictor/"],
             &["config", "data", "engine", "error", "model", "ops", "packed", "plan", "quant", "session", "step", "tables"],
         ),
+        (&["src/import/"], &["checkpoint", "config", "import"]),
         (&["src/session.rs", "src/session/"], &["config", "data", "engine", "error", "model", "ops", "plan", "rng", "step", "tables"]),
     ];
     let sources = sources();
