@@ -2,14 +2,15 @@
 //! are errors, and [`Config::validate`] checks that the parts fit each other.
 
 use crate::error::{Error, Result};
-use crate::quant::Bits;
 use serde::{Deserialize, Serialize};
 
 mod data;
 mod model;
+mod quant;
 
 pub use data::{Column, Data, Format, IdText, Ids, OnBadRow, Schema, Synthetic};
 pub use model::{Interaction, KAGGLE_ROWS, Loss, MLPERF_ROWS, Model, Preset, Shape, TERABYTE_ROWS};
+pub use quant::{EmbeddingScale, Method, Quant, ScalePer};
 
 /// A whole run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
@@ -64,49 +65,6 @@ impl From<Device> for String {
             Device::Cpu => "cpu".into(),
             Device::Gpu => "gpu".into(),
             Device::Named(name) => name,
-        }
-    }
-}
-
-/// One scale per output row, or one per matrix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "lowercase")]
-pub enum ScalePer {
-    /// One scale per output row of the weight matrix.
-    #[default]
-    Channel,
-    /// One scale per weight matrix.
-    Matrix,
-}
-
-/// Fake quantization while training.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Quant {
-    /// Width of the embedding rows: 2, 4, 8, 16 or "none".
-    pub embedding_bits: Bits,
-    /// Width of the MLP weights: 2, 4, 8, 16 or "none".
-    pub mlp_bits: Bits,
-    /// Table scales are recomputed at steps 0, P, 2P … (the paper uses 200 on Kaggle).
-    pub period: u64,
-    /// Granularity of the MLP scales.
-    pub mlp_scale: ScalePer,
-    /// Quantize biases too, with the scale of their row.
-    pub quantize_bias: bool,
-    /// Sum the bag first and quantize the sum, as the published code does; the default quantizes
-    /// rows, which is what a packed table can hold. One-hot bags give the same result.
-    pub pool_then_quantize: bool,
-}
-
-impl Default for Quant {
-    fn default() -> Self {
-        Quant {
-            embedding_bits: Bits::B4,
-            mlp_bits: Bits::B4,
-            period: 200,
-            mlp_scale: ScalePer::Channel,
-            quantize_bias: true,
-            pool_then_quantize: false,
         }
     }
 }
@@ -229,9 +187,7 @@ impl Config {
     /// Checks values that do not depend on the data.
     pub fn validate(&self) -> Result<()> {
         let fail = |text: String| Err(Error::Config(text));
-        if self.quant.period == 0 {
-            return fail("quant.period is 0; the smallest period is 1 (a fresh scale every step)".into());
-        }
+        self.quant.validate()?;
         if self.train.batch == 0 || self.train.eval_batch == 0 {
             return fail("train.batch and train.eval_batch must be at least 1".into());
         }

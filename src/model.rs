@@ -151,18 +151,20 @@ pub fn forward_with(
 }
 
 /// Records the way back from `d_logits` `[B]` to the gradients of all parameters (flat) and to
-/// `d_pooled` `[B, K, D]`.
+/// `d_pooled` `[B, K, D]`. `prefix` as in [`forward`].
 pub fn backward(
     plan: &mut Plan,
     shape: &Shape,
     network: &Network,
+    prefix: &str,
     batch: usize,
     effective: Effective,
     acts: &Activations,
     d_logits: View,
     gradients: View,
 ) -> View {
-    let scratch = |plan: &mut Plan, name: String, len: usize| plan.buffer(name, "[B, inputs]", len, Elem::F32, Role::Scratch);
+    let scratch =
+        |plan: &mut Plan, name: String, len: usize| plan.buffer(format!("{prefix}{name}"), "[B, inputs]", len, Elem::F32, Role::Scratch);
     // Gradient before the activation of the layer above, layer by layer from the end of `layers`.
     let run = |plan: &mut Plan, layers: &[Layer], inputs: &[View], mut dz: View, needs_first: bool| -> View {
         for (i, layer) in layers.iter().enumerate().rev() {

@@ -7,12 +7,15 @@ use crate::engine::cpu::CpuEngine;
 use crate::engine::gpu::{GpuAdapter, GpuEngine};
 use crate::error::{Error, Result};
 use crate::plan::schedule::Schedule;
-use crate::plan::{Access, StepUniform, View};
+use crate::plan::{StepUniform, View};
 use crate::step::{self, Capacity, Recorded, phase};
 use crate::tables::Tables;
+use std::collections::BTreeMap;
 
 pub(crate) mod devices;
+mod diagnose;
 mod initial;
+mod scales;
 mod tensors;
 
 pub use devices::{Adapter, adapters};
@@ -57,8 +60,12 @@ pub struct Session {
     names: Vec<Tensor>,
     capacity: [Capacity; 2],
     pending: Vec<(u64, usize)>,
-    /// Which tables have a scale.
-    scaled: Vec<bool>,
+    /// Which of the scales that are kept exist, by tensor.
+    scaled: BTreeMap<String, Vec<bool>>,
+    /// Steps below this one are in FP32.
+    pretrain_steps: u64,
+    /// A quantized step was made, in a run that begins in FP32.
+    quantizing: bool,
 }
 
 /// One of the two capacities.
@@ -138,6 +145,8 @@ impl Session {
         device: DeviceInfo,
     ) -> Session {
         let placed = tensors::place(shape, config, &tables, &recorded);
+        let scales = placed.iter().filter(|p| p.tensor.is_scale());
+        let scaled = scales.map(|p| (p.tensor.name.clone(), vec![false; p.tensor.len() as usize])).collect();
         let capacity = [config.train.batch, config.train.eval_batch].map(|samples| Capacity::new(samples, &tables, max_bag));
         Session {
             config: config.clone(),
@@ -150,7 +159,9 @@ impl Session {
             tensors: placed,
             capacity,
             pending: Vec::new(),
-            scaled: vec![false; shape.tables()],
+            scaled,
+            pretrain_steps: 0,
+            quantizing: false,
         }
     }
 
@@ -174,7 +185,7 @@ impl Session {
         &self.tables
     }
 
-    /// One training step: scale refresh when due, gradients, update. The batch may have any number of
+    /// One training step: scale refresh when due, gradients, update, update of learned scales. The batch may have any number of
     /// samples from 1 to the configured batch. Does not wait for the device.
     ///
     /// # Errors
@@ -184,12 +195,7 @@ impl Session {
             return Err(Error::Plan(format!("{} steps without reading their results", Session::RING)));
         }
         self.upload(batch, TRAIN)?;
-        let mut phases = Vec::new();
-        if self.config.quant.embedding_bits.quantized() && (step.is_multiple_of(self.config.quant.period) || self.scaled.contains(&false)) {
-            phases.push(self.phase(phase::REFRESH)?);
-            self.scaled.fill(true);
-        }
-        phases.extend([self.phase(phase::GRADIENTS)?, self.phase(phase::UPDATE)?]);
+        let phases = self.step_phases(step)?;
         let uniform = self.uniform(step, batch);
         self.engine.run(&phases, &uniform)?;
         self.pending.push((step, batch.samples));
@@ -264,103 +270,18 @@ impl Session {
         Ok(results)
     }
 
-    /// Quantizes the MLPs from the current weights for the evaluations that follow. Table scales
-    /// stay those of the last training step; they are computed only if none exists yet.
-    pub fn begin_evaluation(&mut self) -> Result<()> {
-        let mut phases = vec![self.phase(phase::QUANTIZE)?];
-        if self.config.quant.embedding_bits.quantized() && self.scaled.contains(&false) {
-            phases.push(self.phase(phase::REFRESH)?);
-            self.scaled.fill(true);
-        }
-        self.engine.run(&phases, &StepUniform::evaluate(1, 0))
-    }
-
-    /// Recomputes the tables' scales from the current weights, whatever the period says.
-    pub fn refresh_scales(&mut self) -> Result<()> {
-        if self.config.quant.embedding_bits.quantized() {
-            let phase = self.phase(phase::REFRESH)?;
-            self.engine.run(&[phase], &StepUniform::evaluate(1, 0))?;
-            self.scaled.fill(true);
-        }
-        Ok(())
-    }
-
     /// Logits of a batch of at most `eval_batch` samples, without learning. Call
     /// [`Session::begin_evaluation`] once after training steps.
     pub async fn logits(&mut self, batch: &Batch) -> Result<Vec<f32>> {
         self.upload(batch, EVALUATE)?;
-        let phase = self.phase(phase::EVALUATE)?;
+        let (phase, logits) = match self.recorded.full_logits.filter(|_| self.pretraining()) {
+            Some(logits) => (self.phase(phase::FULL_EVALUATE)?, logits),
+            None => (self.phase(phase::EVALUATE)?, self.recorded.logits),
+        };
         self.engine.run(&[phase], &StepUniform::evaluate(batch.samples, batch.touched()))?;
-        let words = self.engine.read(View { len: batch.samples, ..self.recorded.logits }).await?;
+        let words = self.engine.read(View { len: batch.samples, ..logits }).await?;
         Ok(floats(&words))
     }
-
-    /// The first buffer, in the order of a step, that holds a value that is not finite, with a count:
-    /// "`top_l.0.weight` (12 of 187904 values)". Looks at the MLPs' parameters and the scales, then, with
-    /// a batch and no result left unread, runs the step's commands one by one, without updating, and looks at what each wrote.
-    pub async fn first_not_finite(&mut self, batch: Option<&Batch>) -> Result<Option<String>> {
-        for i in 0..self.names.len() {
-            let tensor = self.names[i].clone();
-            let small = !tensor.name.contains("emb_l") || tensor.name.contains("scale");
-            if small && let Some(found) = count_not_finite(&tensor.name, &self.read(&tensor.name, 0, tensor.len() as usize).await?) {
-                return Ok(Some(found));
-            }
-        }
-        let Some(batch) = batch else { return Ok(None) };
-        if !self.pending.is_empty() {
-            return Err(Error::Plan(format!("{} steps whose results were not read; call `history` first", self.pending.len())));
-        }
-        self.begin_evaluation()?; // makes the tables' scales if there are none
-        self.upload(batch, TRAIN)?;
-        if let Some(found) = count_not_finite("dense features of the batch", &batch.dense) {
-            return Ok(Some(found));
-        }
-        let uniform = StepUniform { slot: 0, ..self.uniform(0, batch) };
-        let gradients = self.phase(phase::GRADIENTS)?;
-        for command in 0..self.recorded.plan.phases[gradients].commands.len() {
-            self.engine.run_command(gradients, command, &uniform)?;
-            if let Some(found) = self.not_finite_after(gradients, command, batch).await? {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
-    }
-
-    async fn not_finite_after(&mut self, phase: usize, command: usize, batch: &Batch) -> Result<Option<String>> {
-        let command = self.recorded.plan.phases[phase].commands[command].clone();
-        for (binding, &view) in command.kernel.bindings.iter().zip(&command.views) {
-            if binding.access != Access::Write || binding.elem != crate::plan::Elem::F32 {
-                continue;
-            }
-            let values = floats(&self.engine.read(view).await?);
-            let buffer = self.recorded.plan.buffers[view.buffer.0].clone();
-            let dim = self.shape.dim;
-            if view.buffer == self.recorded.gathered.buffer {
-                let live = &values[..batch.touched() * dim];
-                if let Some(u) = live.chunks_exact(dim).position(|row| row.iter().any(|v| !v.is_finite())) {
-                    let table = batch.row_tables[u];
-                    let of_table =
-                        live.chunks_exact(dim).zip(&batch.row_tables).filter(|(_, t)| **t == table).flat_map(|(r, _)| r.iter().copied());
-                    return Ok(count_not_finite(&format!("emb_l.{table}.weight"), &of_table.collect::<Vec<f32>>()));
-                }
-                continue;
-            }
-            // Buffers with one row per sample hold old values behind the live samples.
-            let live =
-                if buffer.shape.starts_with("[B") { values.len() / self.capacity[TRAIN].samples * batch.samples } else { values.len() };
-            let live = if buffer.shape.starts_with("[U") { batch.touched() * dim } else { live };
-            let name = if buffer.shape == "flat" { format!("{} of {}", buffer.name, command.label) } else { buffer.name };
-            if let Some(found) = count_not_finite(&name, &values[..live]) {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
-    }
-}
-
-fn count_not_finite(name: &str, values: &[f32]) -> Option<String> {
-    let bad = values.iter().filter(|v| !v.is_finite()).count();
-    (bad > 0).then(|| format!("`{name}` ({bad} of {} values)", values.len()))
 }
 
 fn floats(words: &[u32]) -> Vec<f32> {

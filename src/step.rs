@@ -1,17 +1,21 @@
 //! Records the plan of a run: what a training step, a scale refresh and an evaluation do, and which
 //! buffers they share.
 
-use crate::config::{Config, Quant, ScalePer, Shape};
-use crate::model::{self, Effective, Network};
-use crate::ops::embedding_bag::{self, BatchViews, Quantize};
-use crate::ops::{dense_update, fake_quant, loss, row_update, table_scale};
-use crate::plan::schedule::VIEW_ALIGNMENT;
+use crate::config::{Config, Quant, Shape};
+use crate::model::{self, Network};
+use crate::ops::embedding_bag::{self, BatchViews};
+use crate::ops::{dense_update, loss, row_update};
 use crate::plan::{Elem, Plan, Role, View};
 use crate::tables::Tables;
 
+mod quantize;
+
+pub use quantize::LayerScales;
+use quantize::{Copies, Learned};
+
 /// Names of the phases.
 pub mod phase {
-    /// Recomputes the tables' scales.
+    /// Recomputes the tables' scales; for learned scales, the first ones of tables and MLPs.
     pub const REFRESH: &str = "refresh";
     /// Quantizes the MLPs for evaluation.
     pub const QUANTIZE: &str = "quantize";
@@ -19,8 +23,14 @@ pub mod phase {
     pub const GRADIENTS: &str = "gradients";
     /// Optimizers.
     pub const UPDATE: &str = "update";
+    /// Update of learned scales (method `lsq`).
+    pub const LEARN: &str = "learn";
     /// Forward only.
     pub const EVALUATE: &str = "evaluate";
+    /// As [`GRADIENTS`], in FP32, where training begins so.
+    pub const FULL_GRADIENTS: &str = "gradients in FP32";
+    /// As [`EVALUATE`], in FP32, where training begins so.
+    pub const FULL_EVALUATE: &str = "evaluate in FP32";
 }
 
 /// The recorded plan and the buffers the host talks to.
@@ -42,12 +52,18 @@ pub struct Recorded {
     pub shards: Vec<View>,
     /// State of the tables' optimizer, cut the same way.
     pub shard_states: Vec<View>,
-    /// Scales of the tables `[K]`.
+    /// Scales of the tables `[K]`; in method `pact` their largest magnitudes.
     pub scales: View,
+    /// Scales of the MLPs' layers, where they are quantized.
+    pub layer_scales: Vec<LayerScales>,
     /// Touched rows of a training step after quantization `[U, D]`.
     pub gathered: View,
     /// Logits of an evaluation `[B]`.
     pub logits: View,
+    /// Logits of an evaluation in FP32 `[B]`, where training begins so.
+    pub full_logits: Option<View>,
+    /// 1 once a quantized step was made, where training begins in FP32 `[1]`; written by the host for the host.
+    pub quantizing: Option<View>,
     /// Results of the last steps `[slots, B]`.
     pub logit_ring: View,
     /// Results of the last steps `[slots]`.
@@ -76,47 +92,120 @@ impl Capacity {
 
 /// Records everything; `ring` is the number of steps whose results are kept.
 pub fn record(shape: &Shape, config: &Config, tables: &Tables, max_bag: &[usize], ring: usize) -> Recorded {
-    let network = Network::new(shape);
+    let (network, quant) = (Network::new(shape), &config.quant);
     let train = Capacity::new(config.train.batch, tables, max_bag);
     let evaluate = Capacity::new(config.train.eval_batch, tables, max_bag);
     let mut plan = Plan::new();
-    let mut r = declare(&mut plan, shape, config, tables, &network, train, evaluate, ring);
-    let effective = quantize_mlps(&mut plan, &network, &config.quant, r.weights);
-
-    if config.quant.embedding_bits.quantized() {
-        plan.phase(phase::REFRESH);
-        let partials = plan.buffer("absmax", "[partials]", table_scale::partials(tables), Elem::U32, Role::Scratch);
-        table_scale::refresh(&mut plan, tables, config.quant.embedding_bits.max_code(), &r.shards, partials, r.scales);
+    let r = declare(&mut plan, shape, config, tables, &network, train, evaluate, ring);
+    let copies = Copies::declare(&mut plan, &network, quant);
+    let mut recorder = Recorder { plan, shape, config, tables, network, train, evaluate, r, copies };
+    if quant.has_table_scales() || quant.learns_mlp_scales() {
+        recorder.plan.phase(phase::REFRESH);
+        let Recorder { plan, network, r, copies, .. } = &mut recorder;
+        quantize::refresh(plan, network, quant, tables, r, copies.as_ref());
     }
-
-    plan.phase(phase::GRADIENTS);
-    record_mlp_quantization(&mut plan, &network, &config.quant, r.weights, &effective);
-    let (gathered, pooled) = bags(&mut plan, "", shape, &config.quant, tables, &r, train);
-    r.gathered = gathered;
-    let acts = model::forward(&mut plan, shape, &network, "", train.samples, effective.effective, r.dense, pooled);
-    let losses = plan.buffer("losses", "[B]", train.samples, Elem::F32, Role::Scratch);
-    let d_logits = plan.buffer("d_logits", "[B]", train.samples, Elem::F32, Role::Scratch);
-    loss::record(&mut plan, shape.loss, acts.logits(), r.labels, losses, d_logits, r.logit_ring, r.loss_ring);
-    let gradients = plan.buffer("gradients", "flat", network.flat_len, Elem::F32, Role::Persistent);
-    let d_pooled = model::backward(&mut plan, shape, &network, train.samples, effective.effective, &acts, d_logits, gradients);
-    let row_gradients = plan.buffer("row_gradients", "[U, D]", train.touched * shape.dim, Elem::F32, Role::Persistent);
-    embedding_bag::backward(&mut plan, tables, &r.batch, d_pooled, row_gradients);
-
-    plan.phase(phase::UPDATE);
-    dense_update::update(&mut plan, &config.optim, gradients, r.weights, &r.weight_states);
-    let eps = config.optim.adagrad_eps as f32;
-    row_update::update(&mut plan, config.optim.embedding, eps, tables, &r.batch, row_gradients, &r.shards, &r.shard_states);
-
-    plan.phase(phase::QUANTIZE);
-    record_mlp_quantization(&mut plan, &network, &config.quant, r.weights, &effective);
-
-    plan.phase(phase::EVALUATE);
-    let (_, pooled) = bags(&mut plan, "eval.", shape, &config.quant, tables, &r, evaluate);
-    let acts = model::forward(&mut plan, shape, &network, "eval.", evaluate.samples, effective.effective, r.dense, pooled);
-    r.logits = acts.logits();
-    plan.buffers[r.logits.buffer.0].role = Role::Persistent; // the host reads it
+    recorder.steps();
+    recorder.evaluations();
+    let Recorder { plan, mut r, copies, .. } = recorder;
+    r.layer_scales = copies.map_or(Vec::new(), |c| c.layers);
     r.plan = plan;
     r
+}
+
+/// A plan in the making.
+struct Recorder<'a> {
+    plan: Plan,
+    shape: &'a Shape,
+    config: &'a Config,
+    tables: &'a Tables,
+    network: Network,
+    train: Capacity,
+    evaluate: Capacity,
+    r: Recorded,
+    copies: Option<Copies>,
+}
+
+/// Where steps leave their gradients.
+#[derive(Debug, Clone, Copy)]
+struct Gradients {
+    /// Of the MLPs, flat.
+    mlps: View,
+    /// Of the touched rows `[U, D]`.
+    rows: View,
+}
+
+impl Recorder<'_> {
+    /// The phases of training steps.
+    fn steps(&mut self) {
+        let quant = self.config.quant.in_steps();
+        self.plan.phase(phase::GRADIENTS);
+        let (gathered, gradients) = self.gradients("", &quant, None);
+        self.r.gathered = gathered;
+        let learned = self.learned_gradients(&quant, gradients);
+
+        self.plan.phase(phase::UPDATE);
+        let Recorder { plan, config, tables, r, .. } = self;
+        dense_update::update(plan, &config.optim, gradients.mlps, r.weights, &r.weight_states);
+        let eps = config.optim.adagrad_eps as f32;
+        row_update::update(plan, config.optim.embedding, eps, tables, &r.batch, gradients.rows, &r.shards, &r.shard_states);
+
+        if learned != Learned::default() {
+            self.plan.phase(phase::LEARN);
+            quantize::learned_update(&mut self.plan, &self.r, self.copies.as_ref(), learned);
+        }
+        if quant.pretrains() {
+            self.plan.phase(phase::FULL_GRADIENTS);
+            self.gradients("fp32.", &quant.full_precision(), Some(gradients));
+        }
+    }
+
+    /// Forward, loss, backward with weights as `quant` says. Gives the gathered rows and where the gradients
+    /// lie, which is in the buffers of another such phase when there is one.
+    fn gradients(&mut self, prefix: &str, quant: &Quant, others: Option<Gradients>) -> (View, Gradients) {
+        let Recorder { plan, shape, tables, network, train, r, copies, .. } = self;
+        quantize::mlps(plan, network, quant, r.weights, copies.as_ref());
+        let (gathered, pooled) = quantize::bags(plan, prefix, shape, quant, tables, r, *train);
+        let effective = quantize::effective(quant, r.weights, copies.as_ref());
+        let acts = model::forward(plan, shape, network, prefix, train.samples, effective, r.dense, pooled);
+        let losses = plan.buffer(format!("{prefix}losses"), "[B]", train.samples, Elem::F32, Role::Scratch);
+        let d_logits = plan.buffer(format!("{prefix}d_logits"), "[B]", train.samples, Elem::F32, Role::Scratch);
+        loss::record(plan, shape.loss, acts.logits(), r.labels, losses, d_logits, r.logit_ring, r.loss_ring);
+        let keep = |plan: &mut Plan, other: Option<View>, name: &str, shape: &str, len: usize| {
+            other.unwrap_or_else(|| plan.buffer(name, shape, len, Elem::F32, Role::Persistent))
+        };
+        let mlps = keep(plan, others.map(|o| o.mlps), "gradients", "flat", network.flat_len);
+        let d_pooled = model::backward(plan, shape, network, prefix, train.samples, effective, &acts, d_logits, mlps);
+        let rows = keep(plan, others.map(|o| o.rows), "row_gradients", "[U, D]", train.touched * shape.dim);
+        embedding_bag::backward(plan, tables, &r.batch, d_pooled, rows);
+        (gathered, Gradients { mlps, rows })
+    }
+
+    fn learned_gradients(&mut self, quant: &Quant, gradients: Gradients) -> Learned {
+        let Recorder { plan, tables, network, r, copies, .. } = self;
+        quantize::learned_gradients(plan, network, quant, tables, r, copies.as_ref(), gradients.mlps, gradients.rows)
+    }
+
+    /// The phases of evaluations.
+    fn evaluations(&mut self) {
+        let quant = &self.config.quant;
+        self.plan.phase(phase::QUANTIZE);
+        quantize::mlps(&mut self.plan, &self.network, quant, self.r.weights, self.copies.as_ref());
+        self.plan.phase(phase::EVALUATE);
+        self.r.logits = self.logits("eval.", quant);
+        if quant.pretrains() {
+            self.plan.phase(phase::FULL_EVALUATE);
+            self.r.full_logits = Some(self.logits("fp32.eval.", &quant.full_precision()));
+        }
+    }
+
+    fn logits(&mut self, prefix: &str, quant: &Quant) -> View {
+        let Recorder { plan, shape, tables, network, evaluate, r, copies, .. } = self;
+        let (_, pooled) = quantize::bags(plan, prefix, shape, quant, tables, r, *evaluate);
+        let effective = quantize::effective(quant, r.weights, copies.as_ref());
+        let acts = model::forward(plan, shape, network, prefix, evaluate.samples, effective, r.dense, pooled);
+        plan.buffers[acts.logits().buffer.0].role = Role::Persistent; // the host reads it
+        acts.logits()
+    }
 }
 
 fn declare(
@@ -153,6 +242,7 @@ fn declare(
     let shard_states =
         (0..states).map(|s| keep(format!("table_state.{s}"), "[rows, …]", tables.rows_in_shard(s) as usize * per_row)).collect();
     let scales = keep("scales".into(), "[K]", k);
+    let quantizing = config.quant.pretrains().then(|| keep("quantizing".into(), "[1]", 1));
     let logit_ring = keep("logit_ring".into(), "[slots, B]", ring * train.samples);
     let loss_ring = keep("loss_ring".into(), "[slots]", ring);
     Recorded {
@@ -165,61 +255,12 @@ fn declare(
         shards,
         shard_states,
         scales,
+        layer_scales: Vec::new(),
         gathered: scales,
         logits: scales,
+        full_logits: None,
+        quantizing,
         logit_ring,
         loss_ring,
     }
-}
-
-/// The MLP weights that the forward pass sees, and the scales behind them.
-struct QuantizedMlps {
-    effective: Effective,
-    /// Quantized copies (flat) and the scales of each layer, in order; none in FP32.
-    copies: Option<(View, Vec<View>)>,
-}
-
-fn quantize_mlps(plan: &mut Plan, network: &Network, quant: &Quant, weights: View) -> QuantizedMlps {
-    if !quant.mlp_bits.quantized() {
-        return QuantizedMlps { effective: Effective { weights, biases: weights }, copies: None };
-    }
-    let copies = plan.buffer("weights_quantized", "flat", network.flat_len, Elem::F32, Role::Persistent);
-    let count = |outputs: usize| if quant.mlp_scale == ScalePer::Channel { outputs } else { 1 };
-    let total = network.layers().map(|l| count(l.linear.outputs).next_multiple_of(VIEW_ALIGNMENT)).sum();
-    let all = plan.buffer("mlp_scales", "flat", total, Elem::F32, Role::Persistent);
-    let mut at = 0;
-    let mut scales = Vec::new();
-    for layer in network.layers() {
-        let len = count(layer.linear.outputs);
-        scales.push(all.slice(at, len));
-        at += len.next_multiple_of(VIEW_ALIGNMENT);
-    }
-    let biases = if quant.quantize_bias { copies } else { weights };
-    QuantizedMlps { effective: Effective { weights: copies, biases }, copies: Some((copies, scales)) }
-}
-
-fn record_mlp_quantization(plan: &mut Plan, network: &Network, quant: &Quant, weights: View, mlps: &QuantizedMlps) {
-    let Some((copies, scales)) = &mlps.copies else { return };
-    let n = quant.mlp_bits.max_code();
-    for (layer, &scales) in network.layers().zip(scales) {
-        fake_quant::scales(plan, &layer.name, n, layer.weight(weights), scales);
-        fake_quant::quantize(plan, &format!("{}.weight", layer.name), n, layer.weight(weights), scales, layer.weight(*copies));
-        if quant.quantize_bias {
-            fake_quant::quantize(plan, &format!("{}.bias", layer.name), n, layer.bias(weights), scales, layer.bias(*copies));
-        }
-    }
-}
-
-fn bags(plan: &mut Plan, prefix: &str, shape: &Shape, quant: &Quant, tables: &Tables, r: &Recorded, capacity: Capacity) -> (View, View) {
-    let gathered = plan.buffer(format!("{prefix}gathered"), "[U, D]", capacity.touched * shape.dim, Elem::F32, Role::Scratch);
-    let pooled =
-        plan.buffer(format!("{prefix}pooled"), "[B, K, D]", capacity.samples * shape.tables() * shape.dim, Elem::F32, Role::Scratch);
-    let n = quant.embedding_bits.max_code();
-    let quantize = match (quant.embedding_bits.quantized(), quant.pool_then_quantize) {
-        (false, _) => Quantize::Nothing,
-        (true, false) => Quantize::Rows(n),
-        (true, true) => Quantize::Sums(n),
-    };
-    embedding_bag::forward(plan, tables, &r.batch, quantize, r.scales, &r.shards, gathered, pooled);
-    (gathered, pooled)
 }

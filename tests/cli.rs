@@ -165,6 +165,70 @@ fn the_same_run_twice_and_a_longer_run_in_two_parts_give_the_same_bytes() {
     fail(dir, &["train", "--resume", "nowhere"], &["nowhere/config.toml"]);
 }
 
+#[test]
+fn every_method_goes_on_where_it_was_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    // an epoch has 100 steps
+    let variants: [(&str, &[&str]); 4] = [
+        ("lsq", &["--method", "lsq", "--pretrain-epochs", "1"]),
+        ("pact", &["--method", "pact"]),
+        ("ptq", &["--method", "ptq"]),
+        ("dqrm", &["--scales", "row", "--pretrain-epochs", "1"]),
+    ];
+    for (name, more) in variants {
+        let flags = [&["--epochs", "2", "--eval-every", "40", "--batch", "96", "--lr", "0.2"][..], more].concat();
+        let whole = train(dir, &format!("{name}-whole"), &flags);
+        let stopped = format!("{name}-parts");
+        let parts = train(dir, &stopped, &[&flags[..], &["--max-steps", "61"]].concat());
+        succeed(dir, &["train", "--resume", &stopped, "--max-steps", "100"]);
+        succeed(dir, &["train", "--resume", &stopped, "--max-steps", "130"]);
+        succeed(dir, &["train", "--resume", &stopped, "--max-steps", "0"]);
+        for file in ["last.safetensors", "best.safetensors"] {
+            assert_eq!(bytes(parts.join(file)), bytes(whole.join(file)), "{name}: {file}");
+        }
+        assert_eq!(metrics(&parts), metrics(&whole), "{name}");
+    }
+}
+
+#[test]
+fn a_run_stopped_before_it_quantizes_is_evaluated_in_fp32() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let stop = ["--epochs", "2", "--batch", "96", "--lr", "0.2", "--max-steps", "100"];
+    train(dir, "full", &[&stop[..], &["--bits", "none"]].concat());
+    train(dir, "begun", &[&stop[..], &["--method", "lsq", "--pretrain-epochs", "1"]].concat());
+    let report = |run: &str| json(&succeed(dir, &["eval", run, "--last", "--device", "cpu", "--json"]));
+    let (full, begun) = (report("full"), report("begun"));
+    assert_eq!((&full["auc"], &full["log_loss"]), (&begun["auc"], &begun["log_loss"]));
+    assert_eq!(report("begun")["auc"], json(&succeed(dir, &["eval", "begun", "--device", "cpu", "--json"]))["auc"], "the best so far");
+    succeed(dir, &["train", "--resume", "begun", "--max-steps", "101"]);
+    assert_ne!(report("begun")["auc"], full["auc"], "one step later it is quantized");
+}
+
+#[test]
+fn packed_models_of_every_method_predict_what_their_run_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let variants: [(&str, &[&str]); 4] = [
+        ("lsq", &["--method", "lsq"]),
+        ("pact", &["--method", "pact", "--lr", "0"]), // the weights rest, so the largest magnitude is fresh
+        ("ptq", &["--method", "ptq", "--mlp-scale", "matrix"]),
+        ("rows", &["--scales", "row"]),
+    ];
+    for (name, more) in variants {
+        train(dir, name, &[&["--batch", "96"], more].concat());
+        let report = |path: &str| json(&succeed(dir, &["eval", path, "--device", "cpu", "--json"]));
+        let before = report(name);
+        succeed(dir, &["pack", name, "--out", &format!("{name}.dqrm")]);
+        let after = report(&format!("{name}.dqrm"));
+        let difference = (before["log_loss"].as_f64().unwrap() - after["log_loss"].as_f64().unwrap()).abs();
+        assert!(difference < 1e-6, "{name}: {before} {after}");
+    }
+    fail(dir, &["pack", "lsq", "--bits", "8", "--out", "other.dqrm"], &["learned its scales for INT4", "--ptq"]);
+    fail(dir, &["train", "--method", "pact", "--scales", "row"], &["one scale for a whole table"]);
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_saves_and_the_resumed_run_gives_the_same_bytes() {
@@ -469,7 +533,7 @@ fn packed_files_of_earlier_versions_are_read() {
     let expected = numbers(&std::fs::read_to_string(folder.join("probabilities.txt")).unwrap());
     for device in ["cpu", "gpu"] {
         if device == "gpu" && std::env::var_os("DQRM_REQUIRE_GPU").is_none() {
-            eprintln!("skipped on a gpu: DQRM_REQUIRE_GPU is not set");
+            writeln!(std::io::stderr(), "skipped on a gpu: DQRM_REQUIRE_GPU is not set").unwrap();
             continue;
         }
         let found = numbers(&succeed(&folder, &["predict", "v1.safetensors", "--verify", "--data", "rows.csv", "--device", device]));

@@ -204,6 +204,7 @@ impl Case {
             mlp_scale: q.linear_scale,
             quantize_bias: q.quantize_bias,
             pool_then_quantize,
+            ..Quant::default()
         })
     }
 

@@ -1,6 +1,6 @@
 //! The flags of `train` and how they override the settings.
 
-use crate::config::{Config, DenseOptimizer, Device, Ids, OnBadRow, Preset, RowOptimizer};
+use crate::config::{Config, DenseOptimizer, Device, EmbeddingScale, Ids, Method, OnBadRow, Preset, RowOptimizer, ScalePer};
 use crate::config_file;
 use crate::error::{Error, Result};
 use crate::quant::Bits;
@@ -14,6 +14,7 @@ Examples:
   dqrm train --data train.tsv.gz --preset kaggle --lr 1 --epochs 2
   dqrm train my.toml --seed 1 --out runs/mine           every setting of the file, another seed
   dqrm train --bits none --mlp-bits none                the same model in FP32
+  dqrm train --method lsq                               scales that are learned
   dqrm train --resume runs/mine                         after Ctrl-C
   dqrm train my.toml --init weights.safetensors         from the weights of another training
 
@@ -52,6 +53,9 @@ pub struct TrainArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "resume", help_heading = "Model")]
     pub init: Option<PathBuf>,
 
+    /// dqrm (scales from the largest weight), hawq (the same, each step), ptq (train in FP32, evaluate quantized), lsq (learned scales), pact (DoReFa's grid) [default: the file's, else dqrm]
+    #[arg(long, value_name = "METHOD", value_parser = choice::<Method>, help_heading = "Quantization")]
+    pub method: Option<Method>,
     /// Bits of the embedding rows: 2, 4, 8, 16 or none [default: the file's, else 4]
     #[arg(long, value_name = "BITS", value_parser = bits, help_heading = "Quantization")]
     pub bits: Option<Bits>,
@@ -61,6 +65,15 @@ pub struct TrainArgs {
     /// Steps between two refreshes of a table's scale [default: the file's, else 200]
     #[arg(long, value_name = "P", help_heading = "Quantization")]
     pub period: Option<u64>,
+    /// A scale for each embedding table, or for each row of it [default: the file's, else table]
+    #[arg(long, value_name = "table|row", value_parser = choice::<EmbeddingScale>, help_heading = "Quantization")]
+    pub scales: Option<EmbeddingScale>,
+    /// A scale for each output row of an MLP's matrix, or for the matrix [default: the file's, else channel]
+    #[arg(long, value_name = "channel|matrix", value_parser = choice::<ScalePer>, help_heading = "Quantization")]
+    pub mlp_scale: Option<ScalePer>,
+    /// Epochs in FP32 before quantization starts [default: the file's, else 0]
+    #[arg(long, value_name = "N", help_heading = "Quantization")]
+    pub pretrain_epochs: Option<u64>,
 
     /// Passes over the training part
     #[arg(long, value_name = "N", help_heading = "Training")]
@@ -87,7 +100,7 @@ pub struct TrainArgs {
     /// Device and output of the run
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// The run's folder [default: runs/PRESET-BITS-seedS, numbered when it exists]
+    /// The run's folder [default: runs/PRESET-BITS-seedS (with the method, unless dqrm), numbered when it exists]
     #[arg(long, value_name = "DIR", conflicts_with = "resume", help_heading = "Run")]
     pub out: Option<PathBuf>,
     /// Go on with a run that was stopped
@@ -163,6 +176,10 @@ impl TrainArgs {
         set(&mut c.device, self.device.chosen());
         set(&mut c.model.preset, self.preset);
         c.model.max_rows = self.max_rows.or(c.model.max_rows);
+        set(&mut c.quant.method, self.method);
+        set(&mut c.quant.embedding_scale, self.scales);
+        set(&mut c.quant.mlp_scale, self.mlp_scale);
+        set(&mut c.quant.pretrain_epochs, self.pretrain_epochs);
         set(&mut c.quant.embedding_bits, self.bits);
         set(&mut c.quant.mlp_bits, self.mlp_bits.or(self.bits));
         set(&mut c.quant.period, self.period);
@@ -192,7 +209,11 @@ impl TrainArgs {
         }
         let preset = format!("{:?}", config.model.preset).to_lowercase();
         let bits = config.quant.embedding_bits.to_string().to_lowercase();
-        free_name(&PathBuf::from(format!("runs/{preset}-{bits}-seed{}", config.seed)))
+        let method = match config.quant.method {
+            Method::Dqrm => String::new(),
+            other => format!("-{other}"),
+        };
+        free_name(&PathBuf::from(format!("runs/{preset}-{bits}{method}-seed{}", config.seed)))
     }
 }
 
@@ -225,6 +246,11 @@ mod tests {
         assert_eq!((config.optim.embedding, config.optim.dense), (RowOptimizer::Rwsadagrad, DenseOptimizer::Adagrad));
         assert_eq!(config.device, Device::Named("llvm".into()));
         assert_eq!(args.folder(&config), PathBuf::from("runs/kaggle-fp32-seed0"));
+        let args = parse("--method lsq --mlp-scale matrix --pretrain-epochs 2 --seed 3").unwrap();
+        let config = args.config().unwrap();
+        assert_eq!((config.quant.method, config.quant.mlp_scale, config.quant.pretrain_epochs), (Method::Lsq, ScalePer::Matrix, 2));
+        assert_eq!(args.folder(&config), PathBuf::from("runs/tiny-int4-lsq-seed3"));
+        assert_eq!(parse("--scales row").unwrap().config().unwrap().quant.embedding_scale, EmbeddingScale::Row);
         let config = parse("--bits 8 --mlp-bits 4").unwrap().config().unwrap();
         assert_eq!((config.quant.embedding_bits, config.quant.mlp_bits), (Bits::B8, Bits::B4));
     }
@@ -233,6 +259,8 @@ mod tests {
     fn wrong_flags_are_explained() {
         assert!(parse("--preset kagle").unwrap_err().contains("did you mean `kaggle`?"));
         assert!(parse("--bits 5").unwrap_err().contains("use 2, 4, 8, 16 or none"));
+        assert!(parse("--method hawk").unwrap_err().contains("did you mean `hawq`?"));
+        assert!(parse("--method lsq --scales row").unwrap().config().unwrap_err().to_string().contains("whole table"));
         assert!(parse("--optimizer sdg").unwrap_err().contains("sgd, adagrad"));
         assert!(parse("--resume a --out b").is_err());
         assert!(parse("--batch 0").unwrap().config().unwrap_err().to_string().contains("at least 1"));

@@ -1,6 +1,6 @@
 //! The network's shape: presets, what a file may say, and the shape that comes out.
 
-use super::{Quant, ScalePer};
+use super::{EmbeddingScale, Method, Quant, ScalePer};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -227,17 +227,24 @@ impl Shape {
         4 * (self.embedding_parameters() + self.mlp_parameters())
     }
 
-    /// Bytes of the model when packed: codes, one FP32 scale per table, one per MLP output row, biases in FP32.
+    /// Bytes of the model when packed: codes, one FP32 scale per table or embedding row, one per MLP output row
+    /// or matrix, biases in FP32.
     pub fn packed_bytes(&self, quant: &Quant) -> u64 {
         let rows: u64 = self.rows.iter().map(|&r| quant.embedding_bits.packed_bytes(r, self.dim as u64)).sum();
-        let mut total = rows + if quant.embedding_bits.quantized() { 4 * self.rows.len() as u64 } else { 0 };
+        let scales = match quant.embedding_scale {
+            _ if !quant.embedding_bits.quantized() => 0,
+            EmbeddingScale::Table => self.rows.len() as u64,
+            EmbeddingScale::Row => self.rows.iter().sum(),
+        };
+        let mut total = rows + 4 * scales;
         for widths in [&self.bottom, &self.top] {
             for w in widths.windows(2) {
                 let (input, output) = (w[0] as u64, w[1] as u64);
                 total += quant.mlp_bits.packed_bytes(output, input);
                 total += 4 * output;
                 if quant.mlp_bits.quantized() {
-                    total += 4 * if quant.mlp_scale == ScalePer::Channel { output } else { 1 };
+                    let of_rows = quant.mlp_scale == ScalePer::Channel && quant.method != Method::Pact;
+                    total += 4 * if of_rows { output } else { 1 };
                 }
             }
         }

@@ -27,4 +27,19 @@ macro_rules! ops {
     };
 }
 
-ops![embedding_bag, row_update, table_scale, fake_quant, matmul, interaction, concat, loss, dense_update, packed_bag, packed_matmul];
+ops![
+    embedding_bag,
+    row_update,
+    table_scale,
+    fake_quant,
+    matmul,
+    interaction,
+    concat,
+    loss,
+    dense_update,
+    row_scale,
+    dorefa,
+    lsq,
+    packed_bag,
+    packed_matmul
+];

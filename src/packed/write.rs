@@ -6,7 +6,7 @@ use super::{CHECKSUM_KEY, CODES_CHECKSUM_KEY, MANIFEST_KEY, Manifest, VERSION, V
 use crate::config::ScalePer;
 use crate::error::{Error, Result};
 use crate::model::{Layer, Network};
-use crate::quant::{self, Bits, pack};
+use crate::quant::{self, Bits, dorefa, pack};
 use crate::tensor_file::{self, checksum_text};
 use rayon::prelude::*;
 use safetensors::Dtype;
@@ -141,7 +141,7 @@ impl<'a> Writer<'a> {
             }
         } else {
             let steps: Vec<f32> = match self.plan.rule {
-                Rule::DoReFa => vec![dorefa_scale(m.tables.bits); scales.len()],
+                Rule::DoReFa => vec![dorefa::spacing(m.tables.bits.max_code()); scales.len()],
                 _ => scales.clone(),
             };
             out.put(bytemuck::cast_slice(&steps), Part::Rest)?;
@@ -187,7 +187,7 @@ impl<'a> Writer<'a> {
         }
         let per = if self.plan.mlp_scales == ScalePer::Channel { inputs } else { inputs * outputs };
         let (grid, scales) = match self.plan.rule {
-            Rule::DoReFa => (Grid::dorefa(bits, max_abs(&full)), vec![dorefa_scale(bits)]),
+            Rule::DoReFa => (Grid::dorefa(bits, max_abs(&full)), vec![dorefa::spacing(bits.max_code())]),
             Rule::MaxAbs => (Grid::Plain, full.chunks_exact(per).map(|g| quant::scale(max_abs(g), bits.max_code())).collect()),
             Rule::Learned => (Grid::Plain, self.learned(&format!("dqrm.scale.{name}"), inputs * outputs / per)?),
         };
@@ -303,33 +303,24 @@ fn max_abs_of_many(values: &[f32]) -> f32 {
     values.par_chunks(1 << 14).map(max_abs).reduce(|| 0.0, |a, b| if a.to_bits() > b.to_bits() { a } else { b })
 }
 
-/// The step of DoReFa's grid, whose values lie in -1..=1.
-fn dorefa_scale(bits: Bits) -> f32 {
-    2.0 / (2 * bits.max_code() + 1) as f32
-}
-
 /// From a value to a code.
 enum Grid {
     /// `clamp(round(v / scale))`.
     Plain,
     /// `round((2^b - 1) (tanh v / (2 m) + 1/2)) - 2^(b-1)`, m the largest tanh.
-    DoReFa { steps: f32, half: f32, low: i32 },
+    DoReFa(dorefa::Grid),
 }
 
 impl Grid {
     fn dorefa(bits: Bits, largest: f32) -> Grid {
-        let steps = (2 * bits.max_code() + 1) as f32;
-        Grid::DoReFa { steps, half: 0.5 / largest.tanh().max(f32::MIN_POSITIVE), low: bits.max_code() as i32 + 1 }
+        Grid::DoReFa(dorefa::Grid::new(largest, bits.max_code()))
     }
 
     #[inline(always)]
     fn encode(&self, values: &[f32], scale: f32, bits: Bits, row: &mut [u8]) {
         match self {
             Grid::Plain => pack::quantize_row(values, scale, bits, row),
-            Grid::DoReFa { steps, half, low } => {
-                let code = |v: f32| quant::round_half_even(steps * (v.tanh() * half + 0.5)).clamp(0.0, *steps) as i32 - low;
-                pack::encode_row(values.iter().map(|&v| code(v)), bits, row);
-            }
+            Grid::DoReFa(grid) => pack::encode_row(values.iter().map(|&v| grid.code(v) as i32), bits, row),
         }
     }
 }

@@ -14,7 +14,8 @@ use crate::tables::Tables;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tensor {
     /// PyTorch's name (`emb_l.0.weight`, `bot_l.0.bias`), or `dqrm.…` for state that PyTorch's model lacks:
-    /// `dqrm.scale.emb_l` `[K]`, `dqrm.adagrad.<name>`, `dqrm.rwsadagrad.<name>`, `dqrm.adam_v.<name>`, `dqrm.adam_m.<name>`.
+    /// `dqrm.scale.emb_l` `[K]`, `dqrm.scale.<name>` of learned MLP scales, `dqrm.quantizing` `[1]`,
+    /// `dqrm.adagrad.<name>`, `dqrm.rwsadagrad.<name>`, `dqrm.adam_v.<name>`, `dqrm.adam_m.<name>`.
     pub name: String,
     /// Dimensions.
     pub shape: Vec<u64>,
@@ -34,6 +35,11 @@ impl Tensor {
     /// True for weights, false for optimizer state and scales.
     pub fn is_weight(&self) -> bool {
         !self.name.starts_with("dqrm.")
+    }
+
+    /// True for scales.
+    pub fn is_scale(&self) -> bool {
+        self.name.starts_with("dqrm.scale.")
     }
 }
 
@@ -82,14 +88,23 @@ pub(super) fn place(shape: &Shape, config: &Config, tables: &Tables, recorded: &
     for (prefix, &flat) in states.iter().zip(&recorded.weight_states) {
         mlps(prefix, flat, &mut add);
     }
-    if config.quant.embedding_bits.quantized() {
-        add(SCALES.into(), vec![tables.count() as u64], Place::Whole(recorded.scales));
+    if config.quant.keeps_table_scales() {
+        add("dqrm.scale.emb_l".into(), vec![tables.count() as u64], Place::Whole(recorded.scales));
+    }
+    for (layer, scales) in network.layers().zip(&recorded.layer_scales).filter(|_| config.quant.learns_mlp_scales()) {
+        add(format!("dqrm.scale.{}.weight", layer.name), vec![scales.weight.len as u64], Place::Whole(scales.weight));
+        if let Some(bias) = scales.bias {
+            add(format!("dqrm.scale.{}.bias", layer.name), vec![1], Place::Whole(bias));
+        }
+    }
+    if let Some(quantizing) = recorded.quantizing {
+        add(QUANTIZING.into(), vec![1], Place::Whole(quantizing));
     }
     all
 }
 
-/// The tensor of the tables' scales.
-const SCALES: &str = "dqrm.scale.emb_l";
+/// Whether a quantized step was made, in a run that begins in FP32.
+const QUANTIZING: &str = "dqrm.quantizing";
 
 impl Session {
     /// Every tensor: weights in the order of a DLRM state dict, then optimizer state and scales.
@@ -150,8 +165,11 @@ impl Session {
             self.engine.write(piece, bytemuck::cast_slice(now))?;
             rest = later;
         }
-        if name == SCALES {
-            self.scaled.iter_mut().skip(start as usize).zip(values).for_each(|(known, &scale)| *known = scale > 0.0);
+        if let Some(known) = self.scaled.get_mut(name) {
+            known.iter_mut().skip(start as usize).zip(values).for_each(|(known, &scale)| *known = scale > 0.0);
+        }
+        if let (QUANTIZING, Some(&value)) = (name, values.first()) {
+            self.quantizing = value > 0.0;
         }
         Ok(())
     }

@@ -134,9 +134,15 @@ fn settings(config: &Config, p: &Packing) -> String {
     let _ = writeln!(t, "| optimizer | {} (tables), {} (MLPs), learning rate {} |", name(&o.embedding), name(&o.dense), o.lr);
     let _ = writeln!(
         t,
-        "| quantization while training | tables {}, MLPs {}, scales refreshed every {} steps |",
-        q.embedding_bits, q.mlp_bits, q.period
+        "| quantization while training | method `{}`, tables {}, MLPs {}{} |",
+        q.method,
+        q.embedding_bits,
+        q.mlp_bits,
+        q.refresh_every().map_or(String::new(), |p| format!(", scales refreshed every {p} steps"))
     );
+    if q.pretrains() {
+        let _ = writeln!(t, "| before that | {} epochs in FP32 |", q.pretrain_epochs);
+    }
     for warning in &p.warnings {
         let _ = writeln!(t, "| note | {warning} |");
     }

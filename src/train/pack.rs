@@ -3,7 +3,7 @@
 use super::evaluate::{Which, checkpoint_path};
 use super::{broken, card, folder, resolve, schema};
 use crate::checkpoint::Checkpoint;
-use crate::config::{Config, Format, Schema, Shape};
+use crate::config::{Config, EmbeddingScale, Format, Method, Schema, Shape};
 use crate::data::ids::Mapper;
 use crate::error::{Error, Result};
 use crate::packed::{self, Coding, Generator, Input, Manifest, Rule, Source, WritePlan, Written};
@@ -73,26 +73,29 @@ pub fn pack(dir: &Path, options: &PackOptions, progress: &mut dyn FnMut(u64, u64
     }
     let card = model.with_extension("md");
     card::check(&card, &model)?;
-    let (widths, warnings) = widths(&config, options)?;
+    let (widths, mut warnings) = widths(&config, options)?;
     let mut checkpoint = Checkpoint::open(&path)?;
     checkpoint.verify()?;
     let shape = checkpoint.header.shape.clone().ok_or_else(|| broken(&path, "has no `dqrm.shape`"))?;
     let ids = id_mapping(&config, &shape, dir)?;
     let step = checkpoint.header.step;
-    let method = if options.ptq { "ptq" } else { "dqrm" };
+    let (method, rule) = rule(&config, options, widths)?;
+    if unquantized(&mut checkpoint)? {
+        warnings.push("the checkpoint is from before quantization started (quant.pretrain_epochs)".into());
+    }
     let manifest = Manifest {
         shape: shape.clone(),
         tables: Coding { bits: widths.0, offset: 0.0 },
         mlps: Coding { bits: widths.1, offset: 0.0 },
         input: input(&config, &shape)?,
-        method: method.into(),
+        method: method.clone(),
         step,
     };
     refuse_sums(&config, &manifest)?;
     let plan = WritePlan {
         manifest,
-        rule: Rule::MaxAbs,
-        row_scales: options.row_scales,
+        rule,
+        row_scales: options.row_scales || config.quant.embedding_scale == EmbeddingScale::Row,
         mlp_scales: config.quant.mlp_scale,
         quantize_bias: config.quant.quantize_bias,
         ids,
@@ -102,7 +105,7 @@ pub fn pack(dir: &Path, options: &PackOptions, progress: &mut dyn FnMut(u64, u64
         card: card.clone(),
         checkpoint: path,
         step,
-        method: method.into(),
+        method,
         bits: widths.0,
         mlp_bits: widths.1,
         fp32_bytes: shape.fp32_bytes(),
@@ -112,6 +115,34 @@ pub fn pack(dir: &Path, options: &PackOptions, progress: &mut dyn FnMut(u64, u64
     };
     card::write(&card, &card::text(dir, &config, &plan, &packing)?)?;
     Ok(packing)
+}
+
+/// The method's name, and how grids are found.
+fn rule(config: &Config, options: &PackOptions, widths: (Bits, Bits)) -> Result<(String, Rule)> {
+    let quant = &config.quant;
+    let method = if options.ptq { Method::Ptq } else { quant.method };
+    if method == Method::Lsq && widths != (quant.embedding_bits, quant.mlp_bits) {
+        return Err(Error::Config(format!(
+            "the run learned its scales for {} (tables) and {} (MLPs); other widths need scales of their own, which --ptq finds",
+            quant.embedding_bits, quant.mlp_bits
+        )));
+    }
+    let rule = match method {
+        Method::Dqrm | Method::Hawq | Method::Ptq => Rule::MaxAbs,
+        Method::Lsq => Rule::Learned,
+        Method::Pact => Rule::DoReFa,
+    };
+    Ok((method.to_string(), rule))
+}
+
+/// The run begins in FP32 and had not made a quantized step yet.
+fn unquantized(checkpoint: &mut Checkpoint) -> Result<bool> {
+    const FLAG: &str = "dqrm.quantizing";
+    let mut quantizing = [1.0];
+    if checkpoint.header.entry(FLAG).is_some() {
+        checkpoint.read(FLAG, 0, &mut quantizing)?;
+    }
+    Ok(quantizing[0] == 0.0)
 }
 
 /// Widths of tables and MLPs, and what is unusual about them.

@@ -55,10 +55,13 @@ impl<'a> Trainer<'a> {
         config: &'a Config,
         options: &'a Options<'a>,
         data: Assembled,
-        session: Session,
+        mut session: Session,
         state: Option<State>,
     ) -> Result<Self> {
         let epoch_steps = (data.parts.train.end - data.parts.train.start).div_ceil(config.train.batch as u64);
+        if config.quant.pretrains() {
+            session.set_pretrain_steps(epoch_steps.saturating_mul(config.quant.pretrain_epochs))?;
+        }
         let all = epoch_steps.saturating_mul(config.train.epochs);
         let steps = if config.train.max_steps > 0 { all.min(config.train.max_steps) } else { all };
         let (step, lines) = state.as_ref().map_or((0, 0), |s| (s.step, s.lines));
@@ -244,14 +247,18 @@ impl<'a> Trainer<'a> {
     /// Evaluates the validation part and keeps the weights when they are the best so far. The best
     /// is chosen among the evaluations that the settings ask for; one where the run is cut short
     /// (`provisional`) counts only while there is no other, so that a run made longer later gives
-    /// what it would have given in one piece.
+    /// what it would have given in one piece. Weights that were never quantized are not candidates, unless
+    /// the run ends before it quantizes.
     fn validate(&mut self, provisional: bool, observe: Observe<'_>) -> Result<Option<Evaluation>> {
         let result = self.part("validation", self.data.parts.validation.clone())?;
         if self.stopped() {
             return Err(self.interrupted(observe));
         }
         let Some(evaluation) = result else { return Ok(None) };
-        let better = |auc: f64| self.best.is_none_or(|(best, _)| auc > best && !provisional);
+        let pretraining = self.session.pretraining();
+        let provisional = provisional || pretraining;
+        let candidate = !pretraining || self.step == self.steps;
+        let better = |auc: f64| candidate && self.best.is_none_or(|(best, _)| auc > best && !provisional);
         if let Some(auc) = evaluation.summary.auc.filter(|&auc| better(auc)) {
             self.write(folder::BEST, Some((auc, provisional)), observe)?;
             self.best = Some((auc, self.step));

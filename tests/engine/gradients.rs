@@ -61,7 +61,7 @@ fn compare(what: &str, got: &[f32], expected: &[Option<f64>], tolerance: f64) {
 }
 
 /// Runs the recorded commands on every engine; gives, for each, its name and the views asked for.
-fn run(case: &Case, views: &[View]) -> Vec<(&'static str, Vec<Vec<f32>>)> {
+pub(crate) fn run(case: &Case, views: &[View]) -> Vec<(&'static str, Vec<Vec<f32>>)> {
     let mut engines: Vec<(&str, Box<dyn Engine>)> = Vec::new();
     let schedule = Schedule::new(case.plan.clone(), &CpuEngine::limits(None)).unwrap();
     engines.push(("cpu", Box::new(CpuEngine::load(schedule))));
@@ -210,7 +210,7 @@ fn interactions() {
     }
 }
 
-fn index_views(case: &mut Case, batch: &Batch) -> BatchViews {
+pub(crate) fn index_views(case: &mut Case, batch: &Batch) -> BatchViews {
     BatchViews {
         bag_offsets: case.u32s("bag_offsets", batch.bag_offsets.clone()),
         bag_rows: case.u32s("bag_rows", batch.bag_rows.clone()),

@@ -5,6 +5,7 @@ mod common;
 
 mod gradients;
 mod house;
+mod methods;
 mod plan;
 mod predict;
 mod training;
