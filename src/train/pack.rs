@@ -123,7 +123,7 @@ fn rule(config: &Config, options: &PackOptions, widths: (Bits, Bits)) -> Result<
     let method = if options.ptq { Method::Ptq } else { quant.method };
     if method == Method::Lsq && widths != (quant.embedding_bits, quant.mlp_bits) {
         return Err(Error::Config(format!(
-            "the run learned its scales for {} (tables) and {} (MLPs); other widths need scales of their own, which --ptq finds",
+            "the run learned its scales for {} (tables) and {} (MLPs); other widths need scales of their own; leave --bits and --mlp-bits out",
             quant.embedding_bits, quant.mlp_bits
         )));
     }
@@ -163,7 +163,7 @@ fn widths(config: &Config, options: &PackOptions) -> Result<((Bits, Bits), Vec<S
     let mlps = options.mlp_bits.unwrap_or(if trained.quantized() || trained_mlp.quantized() { trained_mlp } else { tables });
     let mut warnings = Vec::new();
     for (what, trained, packed) in [("tables", trained, tables), ("MLPs", trained_mlp, mlps)] {
-        if trained != packed && trained.quantized() {
+        if trained != packed && !options.ptq {
             warnings.push(format!("the {what} were trained as {trained} and are packed as {packed}, so they are quantized after training"));
         }
     }
