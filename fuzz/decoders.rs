@@ -9,7 +9,7 @@ use dqrm::packed::Packed;
 use std::sync::Arc;
 
 /// A packed model.
-pub fn packed(bytes: &[u8]) {
+pub(crate) fn packed(bytes: &[u8]) {
     if let Ok(packed) = Packed::decode(Arc::new(bytes.to_vec())) {
         let _ = packed.verify();
         let shape = packed.manifest().shape.clone();
@@ -21,36 +21,36 @@ pub fn packed(bytes: &[u8]) {
 }
 
 /// The header of a checkpoint.
-pub fn checkpoint(bytes: &[u8]) {
+pub(crate) fn checkpoint(bytes: &[u8]) {
     let _ = dqrm::checkpoint::decode(bytes, bytes.len() as u64);
 }
 
 /// An id mapping.
-pub fn ids(bytes: &[u8]) {
+pub(crate) fn ids(bytes: &[u8]) {
     if let Ok(mapper) = Mapper::from_bytes(bytes) {
         assert_eq!(mapper.to_bytes(), bytes, "what is read is written again the same");
     }
 }
 
 /// The pickle of a PyTorch file.
-pub fn pickle(bytes: &[u8]) {
+pub(crate) fn pickle(bytes: &[u8]) {
     let _ = dqrm::import::pickle::decode(bytes);
 }
 
 /// Weights of PyTorch, in either format.
-pub fn archive(bytes: &[u8]) {
+pub(crate) fn archive(bytes: &[u8]) {
     let _ = dqrm::import::check(bytes);
 }
 
 /// Settings in TOML.
-pub fn settings(bytes: &[u8]) {
+pub(crate) fn settings(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = dqrm::config_file::parse(text, "fuzz");
     }
 }
 
 /// Delimited text, plain or gzip; a few rows of it, since gzip may stand for a lot.
-pub fn text(bytes: &[u8]) {
+pub(crate) fn text(bytes: &[u8]) {
     let stream = Input::stream("fuzz", Box::new(std::io::Cursor::new(bytes.to_vec())));
     let schema = Schema { multi_hot: vec![dqrm::config::Column::Number(4)], ..Schema::criteo(1, 1) };
     let Ok(reader) = Reader::new(vec![stream], &schema, Labels::Optional, OnBadRow::Skip) else { return };

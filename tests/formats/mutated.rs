@@ -99,13 +99,13 @@ fn feed(seed: u64, bases: &[Vec<u8>], decoder: fn(&[u8])) {
 fn altered_packed_models_and_checkpoints_give_an_answer() {
     let packed = std::fs::read(super::folder().join("../packed/v1.safetensors")).unwrap();
     let plain = std::fs::read(super::folder().join("small.safetensors")).unwrap();
-    feed(3, &[packed.clone()], decoders::packed);
+    feed(3, std::slice::from_ref(&packed), decoders::packed);
     feed(4, &[packed, plain], decoders::checkpoint);
 }
 
 #[test]
 fn altered_mappings_settings_and_rows_give_an_answer() {
-    let mut dictionary = Mapper::dictionary(2, Some(9));
+    let dictionary = Mapper::dictionary(2, Some(9));
     let block = RawBlock { samples: 1, labels: vec![None], dense: vec![], offsets: vec![0, 2, 3], keys: vec![7, 8, 9] };
     let mut out = Block::new();
     dictionary.map(&block, &mut out).unwrap();
