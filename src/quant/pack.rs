@@ -119,6 +119,9 @@ pub fn dot_row(row: &[u8], bits: Bits, offset: f32, x: &[f32]) -> f32 {
 fn dot_words<const BITS: u32, const N: usize>(row: &[u8], offset: f32, x: &[f32]) -> (f32, usize) {
     let (groups, _) = x.as_chunks::<N>();
     let (words, _) = row.as_chunks::<4>();
+    // A row's last word may be one that is not full: it has no group.
+    let whole = groups.len().min(words.len());
+    let (groups, words) = (&groups[..whole], &words[..whole]);
     let mut sums = [[0f32; N]; 4];
     let ((fours, rest), (four_words, rest_words)) = (groups.as_chunks::<4>(), words.as_chunks::<4>());
     for (x, words) in fours.iter().zip(four_words) {
@@ -130,7 +133,7 @@ fn dot_words<const BITS: u32, const N: usize>(row: &[u8], offset: f32, x: &[f32]
     for (x, word) in rest.iter().zip(rest_words) {
         add_word::<BITS, N>(&mut last, x, *word, offset);
     }
-    (sums.iter().chain([&last]).flatten().sum(), N * groups.len().min(words.len()))
+    (sums.iter().chain([&last]).flatten().sum(), N * whole)
 }
 
 #[inline(always)]
