@@ -80,7 +80,7 @@ pub struct NotFinite {
 /// # Errors
 /// The disk is full, the folder cannot be written, or the store cannot be read.
 pub fn write(path: &Path, store: &mut dyn Store, state: &State) -> Result<std::result::Result<(), NotFinite>> {
-    let partial = partial_name(path);
+    let partial = crate::partial::name(path);
     let outcome = write_all(&partial, store, state);
     if !matches!(outcome, Ok(Ok(()))) {
         let _ = std::fs::remove_file(&partial);
@@ -92,13 +92,6 @@ pub fn write(path: &Path, store: &mut dyn Store, state: &State) -> Result<std::r
         let _ = File::open(folder).and_then(|f| f.sync_all());
     }
     Ok(Ok(()))
-}
-
-/// `last.safetensors` is written as `last.safetensors.partial` first.
-fn partial_name(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    path.with_file_name(name)
 }
 
 fn write_all(partial: &Path, store: &mut dyn Store, state: &State) -> Result<std::result::Result<(), NotFinite>> {
@@ -260,6 +253,15 @@ impl Checkpoint {
         let tensors = store.tensors();
         self.compare(&tensors)?;
         tensors.iter().try_for_each(|tensor| self.copy(&tensor.name, store))
+    }
+
+    /// Every weight of a model of this shape is in the file: asked before memory is taken for the model,
+    /// so that the file's own length bounds it.
+    ///
+    /// # Errors
+    /// A weight that is missing, has another type or another shape.
+    pub fn check_weights(&self, shape: &Shape) -> Result<()> {
+        self.compare(&Tensor::weights(shape))
     }
 
     /// Every tensor asked for is in the file, as F32, in the same shape.

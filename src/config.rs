@@ -8,8 +8,8 @@ mod data;
 mod model;
 mod quant;
 
-pub use data::{Column, Data, Format, IdText, Ids, OnBadRow, Schema, Synthetic};
-pub use model::{Interaction, KAGGLE_ROWS, Loss, MLPERF_ROWS, Model, Preset, Shape, TERABYTE_ROWS};
+pub use data::{Column, Data, Format, IdText, Ids, MAX_BAG, OnBadRow, Schema, Synthetic};
+pub use model::{Interaction, KAGGLE_ROWS, Loss, MAX_LAYERS, MAX_TABLES, MAX_WIDTH, MLPERF_ROWS, Model, Preset, Shape, TERABYTE_ROWS};
 pub use quant::{EmbeddingScale, Method, Quant, ScalePer};
 
 /// A whole run.
@@ -153,7 +153,42 @@ impl Optim {
         }
         let done = (count - start).min(self.decay_steps - 1);
         let left = (self.decay_steps - done) as f64 / self.decay_steps as f64;
-        (left * left).max(1e-7 / self.lr.max(1e-30))
+        left * left
+    }
+
+    /// The rate at `step` for a base rate, which decay takes no further than 1e-7.
+    fn rate(&self, base: f64, step: u64) -> f64 {
+        let rate = base * self.factor(step);
+        if step + 1 < self.warmup_steps { rate } else { rate.max(base.min(1e-7)) }
+    }
+
+    /// Learning rate of the MLPs at `step` (the first step is 0).
+    pub fn lr_at(&self, step: u64) -> f64 {
+        self.rate(self.lr, step)
+    }
+
+    /// Learning rate of the tables at `step`.
+    pub fn embedding_lr_at(&self, step: u64) -> f64 {
+        self.rate(self.embedding_lr.unwrap_or(self.lr), step)
+    }
+
+    /// Kernels compute in FP32, so the numbers must be good ones after rounding to it.
+    fn validate(&self) -> Result<()> {
+        let fail = |text: String| Err(Error::Config(text));
+        for (key, rate) in [("lr", Some(self.lr)), ("embedding_lr", self.embedding_lr)] {
+            if let Some(rate) = rate.filter(|&rate| !((rate as f32).is_finite() && rate >= 0.0)) {
+                return fail(format!("optim.{key} is {rate}; it must be a finite number, 0 or more"));
+            }
+        }
+        for (key, eps) in [("adagrad_eps", self.adagrad_eps), ("adam_eps", self.adam_eps)] {
+            if !((eps as f32).is_finite() && eps as f32 >= f32::MIN_POSITIVE) {
+                return fail(format!("optim.{key} is {eps}; it must be a number from 1.2e-38 to 3.4e38, so that FP32 can hold it"));
+            }
+        }
+        if self.adam_betas.iter().any(|&b| !(b >= 0.0 && (b as f32) < 1.0)) {
+            return fail(format!("optim.adam_betas is {:?}; both must lie in [0, 1), in FP32 too", self.adam_betas));
+        }
+        Ok(())
     }
 }
 
@@ -199,15 +234,14 @@ impl Config {
                 1 << 20
             ));
         }
-        if !(self.optim.lr.is_finite() && self.optim.lr >= 0.0) || self.optim.embedding_lr.is_some_and(|x| !(x.is_finite() && x >= 0.0)) {
-            return fail(format!("optim.lr is {}; it must be a finite number, 0 or more", self.optim.lr));
-        }
-        if self.optim.adam_betas.iter().any(|b| !(0.0..1.0).contains(b)) {
-            return fail(format!("optim.adam_betas is {:?}; both must lie in [0, 1)", self.optim.adam_betas));
-        }
+        self.optim.validate()?;
         let split = self.data.split;
         if split.iter().any(|f| !(0.0..=1.0).contains(f)) || (split.iter().sum::<f64>() - 1.0).abs() > 1e-6 || split[0] == 0.0 {
             return fail(format!("data.split is {split:?}; three fractions in [0, 1] that sum to 1 are needed, the first above 0"));
+        }
+        let most = self.data.schema.multi_hot_max;
+        if most == 0 || most > MAX_BAG {
+            return fail(format!("data.schema.multi_hot_max is {most}; a bag has room for 1 to {MAX_BAG} categories"));
         }
         let s = &self.data.synthetic;
         if s.samples == 0
@@ -238,5 +272,52 @@ mod tests {
         assert!((o.factor(14) - 0.25).abs() < 1e-12);
         assert_eq!(o.factor(1_000_000), o.factor(18));
         assert_eq!(Optim::default().factor(123), 1.0);
+    }
+
+    #[test]
+    fn decay_ends_at_a_small_rate_and_never_above_the_base() {
+        let o = |lr, embedding_lr| Optim { lr, embedding_lr, warmup_steps: 4, decay_steps: 1000, ..Optim::default() };
+        let end = |o: &Optim| (o.lr_at(1 << 40), o.embedding_lr_at(1 << 40));
+        assert_eq!(end(&o(0.0, None)), (0.0, 0.0));
+        assert_eq!(end(&o(0.0, Some(1.0))), (0.0, 1e-6));
+        assert_eq!(end(&o(1e-9, Some(1e-3))), (1e-9, 1e-7));
+        let (mlps, tables) = end(&o(10.0, Some(0.0)));
+        assert!((mlps - 1e-5).abs() < 1e-12 && tables == 0.0, "{mlps} {tables}");
+        for step in 0..2000 {
+            let rate = o(1e-9, None).lr_at(step);
+            assert!(rate <= 1e-9, "{rate} at step {step}");
+        }
+        assert_eq!(o(1e-9, None).lr_at(0), 0.25e-9, "warm-up has no floor");
+    }
+
+    #[test]
+    fn rates_and_small_numbers_must_be_good_in_fp32() {
+        let refused = |edit: &dyn Fn(&mut Optim), says: &str| {
+            let mut config = Config::default();
+            edit(&mut config.optim);
+            let text = config.validate().unwrap_err().to_string();
+            assert!(text.contains(says), "{text} does not say {says}");
+        };
+        for bad in [f64::NAN, f64::INFINITY, -1e-9, 1e300] {
+            refused(&|o| o.lr = bad, &format!("optim.lr is {bad};"));
+            refused(&|o| o.embedding_lr = Some(bad), &format!("optim.embedding_lr is {bad};"));
+        }
+        for bad in [f64::NAN, f64::INFINITY, -1e-8, 0.0, 1e-50, 1e-40, 1e40] {
+            refused(&|o| o.adagrad_eps = bad, "optim.adagrad_eps is");
+            refused(&|o| o.adam_eps = bad, "optim.adam_eps is");
+        }
+        for bad in [f64::NAN, -0.1, 1.0, 0.999_999_999_999] {
+            refused(&|o| o.adam_betas[1] = bad, "optim.adam_betas is");
+        }
+        refused(&|o| o.adam_betas[0] = 2.0, "optim.adam_betas is");
+    }
+
+    #[test]
+    fn bags_have_a_limit() {
+        let mut config = Config::default();
+        config.data.schema.multi_hot_max = MAX_BAG;
+        config.validate().unwrap();
+        config.data.schema.multi_hot_max += 1;
+        assert!(config.validate().unwrap_err().to_string().contains("multi_hot_max is 65537"));
     }
 }

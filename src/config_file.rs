@@ -44,7 +44,7 @@ pub fn to_text(config: &Config) -> Result<String> {
 /// # Errors
 /// As [`to_text`], and a file that cannot be written.
 pub fn write(config: &Config, path: &Path) -> Result<()> {
-    std::fs::write(path, to_text(config)?).map_err(Error::io("write", path))
+    crate::partial::write(path, to_text(config)?.as_bytes())
 }
 
 /// One sentence: file, line, key, what is wrong, what is near.

@@ -97,6 +97,8 @@ pub mod metrics;
 pub mod model;
 pub mod ops;
 pub mod packed;
+#[cfg(feature = "cli")]
+mod partial;
 pub mod plan;
 pub mod predictor;
 pub mod quant;

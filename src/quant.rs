@@ -48,7 +48,7 @@ impl Bits {
 
     /// Bytes of `rows` rows of `dim` codes when packed (rows start on a byte).
     pub fn packed_bytes(self, rows: u64, dim: u64) -> u64 {
-        rows * (dim * self.width() as u64).div_ceil(8)
+        rows.saturating_mul(dim.saturating_mul(self.width() as u64).div_ceil(8))
     }
 }
 

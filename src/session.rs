@@ -47,6 +47,10 @@ pub struct DeviceInfo {
 /// invocation silently after 65,535 loop iterations, about half of that with bounded loops).
 pub(crate) const SOFTWARE_MAX_BATCH: usize = 30_000;
 
+/// No step has more ids, and the rows that it touches have no more values: far beyond any device, and
+/// small enough to count in bytes.
+const MAX_STEP: usize = (isize::MAX >> 15) as usize;
+
 /// A model on an engine.
 #[derive(Debug)]
 pub struct Session {
@@ -96,6 +100,13 @@ impl Session {
                 "{} bag sizes {max_bag:?} for {} tables; each must be at least 1",
                 max_bag.len(),
                 shape.tables()
+            )));
+        }
+        let most = Capacity::of(config.train.batch.max(config.train.eval_batch), &shape.rows, max_bag);
+        if most.ids.max(most.touched.saturating_mul(shape.dim)) > MAX_STEP {
+            return Err(Error::Config(format!(
+                "a step of {} samples may have {} ids and touch {} rows of {} values; more than {MAX_STEP} values are not possible",
+                most.samples, most.ids, most.touched, shape.dim
             )));
         }
         match devices::choose(&config.device).await? {
@@ -208,12 +219,11 @@ impl Session {
 
     fn uniform(&self, step: u64, batch: &Batch) -> StepUniform {
         let optim = &self.config.optim;
-        let factor = optim.factor(step);
         let correction = |beta: f64| (1.0 / (1.0 - beta.powf((step + 1) as f64))) as f32;
         StepUniform {
             slot: self.pending.len() as u32,
-            lr: (optim.lr * factor) as f32,
-            lr_rows: (optim.embedding_lr.unwrap_or(optim.lr) * factor) as f32,
+            lr: optim.lr_at(step) as f32,
+            lr_rows: optim.embedding_lr_at(step) as f32,
             adam_1: correction(optim.adam_betas[0]),
             adam_2: correction(optim.adam_betas[1]),
             ..StepUniform::evaluate(batch.samples, batch.touched())

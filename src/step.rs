@@ -84,8 +84,14 @@ pub struct Capacity {
 impl Capacity {
     /// For `samples` samples with at most `max_bag[k]` ids in a bag of table k.
     pub fn new(samples: usize, tables: &Tables, max_bag: &[usize]) -> Capacity {
-        let ids = max_bag.iter().map(|m| samples * m).sum();
-        let touched = tables.rows().iter().zip(max_bag).map(|(&r, m)| (samples * m).min(r as usize)).sum();
+        Capacity::of(samples, tables.rows(), max_bag)
+    }
+
+    /// The same for tables of `rows` rows. Counts too large for a word are the largest word.
+    pub(crate) fn of(samples: usize, rows: &[u64], max_bag: &[usize]) -> Capacity {
+        let ids = max_bag.iter().map(|&m| samples.saturating_mul(m)).fold(0, usize::saturating_add);
+        let used = |(&r, &m): (&u64, &usize)| samples.saturating_mul(m).min(usize::try_from(r).unwrap_or(usize::MAX));
+        let touched = rows.iter().zip(max_bag).map(used).fold(0, usize::saturating_add);
         Capacity { samples, ids, touched }
     }
 }

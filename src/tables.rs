@@ -44,7 +44,7 @@ pub struct Segment {
 /// First row of each table in the sequence, and the total.
 fn bases(rows: &[u64]) -> Vec<u64> {
     let sums = rows.iter().scan(0u64, |sum, &r| {
-        *sum += r;
+        *sum = sum.saturating_add(r);
         Some(*sum)
     });
     std::iter::once(0).chain(sums).collect()
@@ -56,7 +56,7 @@ impl Tables {
     /// # Errors
     /// A row larger than a binding.
     pub fn new(rows: &[u64], dim: usize, max_binding: u64) -> Result<Tables> {
-        let shard_rows = max_binding.min(MAX_SHARD) / (4 * dim.max(1) as u64);
+        let shard_rows = max_binding.min(MAX_SHARD) / (dim.max(1) as u64).saturating_mul(4);
         if shard_rows == 0 {
             return Err(Error::Config(format!("a row of {dim} floats is larger than one binding of {max_binding} bytes")));
         }
@@ -186,5 +186,6 @@ mod tests {
     #[test]
     fn a_row_larger_than_a_binding_is_refused() {
         assert!(Tables::new(&[3], 1024, 4095).is_err());
+        assert!(Tables::new(&[3], 1 << 62, u64::MAX).is_err());
     }
 }

@@ -6,7 +6,7 @@
 //! function of the settings and the step alone, so a run that was stopped and resumed writes the
 //! same bytes as one that never stopped.
 
-use crate::config::{Config, Shape};
+use crate::config::{Config, Format, Shape};
 use crate::error::{Error, Result};
 use crate::metrics::Summary;
 use crate::session::{DeviceInfo, Session};
@@ -176,7 +176,7 @@ pub struct Outcome {
 /// Settings or data that cannot be used, a folder in use, a full disk, a loss that is not a
 /// number, and [`Error::Interrupted`] when `options.stop` became true.
 pub fn run(config: &Config, options: &Options<'_>, observe: &mut dyn FnMut(&Event<'_>)) -> Result<Outcome> {
-    let config = resolve(config)?;
+    let mut config = resolve(config)?;
     config.validate()?;
     let resume = options.start == Start::Resume;
     if resume {
@@ -188,23 +188,38 @@ pub fn run(config: &Config, options: &Options<'_>, observe: &mut dyn FnMut(&Even
     for message in &data.messages {
         observe(&Event::Warning(&format!("left out: {message}")));
     }
-    memory::check(&data.shape, &config, memory())?;
+    memory::check(&data.shape, &config, data.samples.max_bag(), memory())?;
+    let mut checkpoint = match &options.start {
+        Start::Fresh => None,
+        Start::Init(path) => Some(crate::checkpoint::Checkpoint::open(path)?),
+        Start::Resume => Some(folder::open_last(&options.dir, &data)?),
+    };
+    if let Some(checkpoint) = &checkpoint {
+        checkpoint.check_weights(&data.shape)?;
+    }
     let mut session = pollster::block_on(Session::load(&data.shape, &config, data.samples.max_bag()))?;
     let mut saved = None;
-    match &options.start {
-        Start::Fresh => session.initialise(config.seed, &mut |done, total| observe(&Event::Preparing { what: "weights", done, total }))?,
-        Start::Init(path) => {
-            let unused = crate::checkpoint::Checkpoint::open(path)?.load_weights(&mut session)?;
+    match (&options.start, &mut checkpoint) {
+        (Start::Init(path), Some(checkpoint)) => {
+            let unused = checkpoint.load_weights(&mut session)?;
             if !unused.is_empty() {
                 observe(&Event::Warning(&format!("`{}`: {} tensors were not used: {}", path.display(), unused.len(), unused.join(", "))));
             }
         }
-        Start::Resume => saved = Some(folder::load_last(&options.dir, &data, &mut session)?),
+        (Start::Resume, Some(checkpoint)) => saved = Some(checkpoint.load(&mut session)?),
+        _ => session.initialise(config.seed, &mut |done, total| observe(&Event::Preparing { what: "weights", done, total }))?,
+    }
+    if config.data.format == Format::Text {
+        config.data.schema.width = data.width;
     }
     if !resume {
         folder::create(&options.dir, &config, &data)?;
     }
-    trainer::Trainer::new(&config, options, data, session, saved)?.run(observe)
+    let trainer = trainer::Trainer::new(&config, options, data, session, saved)?;
+    if resume {
+        folder::keep_config(&options.dir, &config)?;
+    }
+    trainer.run(observe)
 }
 
 /// "cpu (2 threads)".

@@ -359,6 +359,98 @@ fn clicks_in_files_train_evaluate_and_predict() {
 }
 
 #[test]
+fn a_small_file_cannot_ask_for_much_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let run = train(dir, "run", &["--max-steps", "5"]);
+    for (rows, dim, bottom) in [(4_294_967_295u64, 1024, 1024), (1, 1 << 20, 1 << 20)] {
+        let top = dim + 351;
+        let shape = serde_json::json!({"dense": 13, "dim": dim, "bottom": [13, bottom], "top": [top, 1], "rows": vec![rows; 26],
+            "interaction": "dot", "diagonal": false, "loss": "bce"});
+        if top > 1 << 20 {
+            let shape = shape.to_string();
+            write_hostile(&run.join("last.safetensors"), &shape);
+            fail(dir, &["eval", "run", "--last", "--device", "cpu"], &["last.safetensors", "`dqrm.shape` that cannot be used", "1048576"]);
+            continue;
+        }
+        write_hostile(&run.join("last.safetensors"), &shape.to_string());
+        std::fs::remove_file(run.join("best.safetensors")).unwrap();
+        for args in [&["eval", "run", "--device", "cpu"][..], &["predict", "run", "--device", "cpu"], &["pack", "run"]] {
+            fail(dir, args, &["run/last.safetensors", "has no tensor `emb_l.0.weight`"]);
+        }
+        fail(dir, &["train", "--resume", "run", "--max-steps", "9"], &["run/last.safetensors", "belongs to another model"]);
+        fail(
+            dir,
+            &["train", "--device", "cpu", "--init", "run/last.safetensors", "--out", "new"],
+            &["run/last.safetensors", "has no tensor `emb_l.0.weight`"],
+        );
+        assert!(!dir.join("new").exists());
+    }
+}
+
+/// A file without tensors that claims to be a checkpoint of this shape, with the right checksum.
+fn write_hostile(path: &Path, shape: &str) {
+    let header = |sum: &str| {
+        let text = serde_json::json!({"__metadata__": {"dqrm.checksum": sum, "dqrm.shape": shape}}).to_string();
+        [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
+    };
+    let sum = xxhash_rust::xxh3::xxh3_64(&header("0000000000000000"));
+    std::fs::write(path, header(&format!("{sum:016x}"))).unwrap();
+}
+
+#[test]
+fn a_refused_resumption_leaves_the_settings_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let run = train(dir, "run", &["--max-steps", "20"]);
+    let before = bytes(run.join("config.toml"));
+    fail(dir, &["train", "--resume", "run", "--max-steps", "10"], &["is at step 20", "only 10 steps"]);
+    assert_eq!(bytes(run.join("config.toml")), before);
+    std::fs::remove_file(run.join("last.safetensors")).unwrap();
+    fail(dir, &["train", "--resume", "run", "--max-steps", "30"], &["nothing to resume"]);
+    assert_eq!(bytes(run.join("config.toml")), before);
+}
+
+#[test]
+fn rows_without_label_keep_their_columns_where_unused_ones_follow() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let lines: Vec<String> = (0..2000).map(|i| format!("{}\t{}\t{}\t{}\t7", i % 3 / 2, i % 7, i % 3, i % 5)).collect();
+    put(dir, "clicks.tsv", &lines);
+    let settings = "[model]\ndim = 4\nbottom = [4]\ntop = [1]\n[data]\nfiles = [\"clicks.tsv\"]\n\
+                    [data.schema]\ndense = [2]\ncategorical = [3]\nid_text = \"int\"\n";
+    std::fs::write(dir.join("c.toml"), settings).unwrap();
+    succeed(dir, &["train", "c.toml", "--device", "cpu", "--out", "run", "--lr", "1"]);
+    succeed(dir, &["pack", "run", "--out", "m.safetensors"]);
+    let bare: Vec<String> = lines.iter().map(|line| line.split_once('\t').unwrap().1.to_owned()).collect();
+    put(dir, "bare.tsv", &bare);
+    for model in ["run", "m.safetensors"] {
+        let predict = |file: &str| succeed(dir, &["predict", model, "--data", file, "--device", "cpu"]);
+        assert_eq!(predict("bare.tsv"), predict("clicks.tsv"), "{model}");
+    }
+    succeed(dir, &["train", "--resume", "run", "--epochs", "2"]);
+    put(dir, "wide.tsv", &bare.iter().map(|line| format!("1\t1\t{line}")).collect::<Vec<_>>());
+    fail(dir, &["predict", "run", "--data", "wide.tsv"], &["6 columns, but 5 (or 4) are expected"]);
+}
+
+#[test]
+fn predictions_appear_when_they_are_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    train(dir, "run", &["--max-steps", "5"]);
+    let lines = criteo(50);
+    put(dir, "x", &lines);
+    let wanted = succeed(dir, &["predict", "run", "--data", "x"]);
+    succeed(dir, &["predict", "run", "--data", "x", "--out", "x"]);
+    assert_eq!(std::fs::read_to_string(dir.join("x")).unwrap(), wanted, "the input was read before it was replaced");
+    put(dir, "bad.tsv", &[&lines[..], &["no row".to_owned()]].concat());
+    std::fs::write(dir.join("p.csv"), "old").unwrap();
+    fail(dir, &["predict", "run", "--data", "bad.tsv", "--out", "p.csv"], &["line 51"]);
+    assert_eq!(bytes(dir.join("p.csv")), b"old");
+    assert!(!dir.join("p.csv.partial").exists());
+}
+
+#[test]
 fn malformed_lines_are_named_or_skipped() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();

@@ -117,10 +117,20 @@ fn run(case: &Case, engine: &mut dyn Engine) -> Vec<Vec<u32>> {
 
 fn close(a: u32, b: u32, relative: f32, absolute: f32) -> bool {
     let (x, y) = (f32::from_bits(a), f32::from_bits(b));
-    a == b
-        || (x.is_nan() && y.is_nan() && a != POISON && b != POISON)
-        || x == y
-        || (x - y).abs() <= absolute + relative * x.abs().max(y.abs())
+    let bound = absolute + relative * x.abs().max(y.abs());
+    a == b || (x.is_nan() && y.is_nan() && a != POISON && b != POISON) || (x.is_finite() && y.is_finite() && (x - y).abs() <= bound)
+}
+
+#[test]
+fn infinities_are_close_to_nothing_but_themselves() {
+    let same = |x: f32, y: f32| close(x.to_bits(), y.to_bits(), 1e-3, 1e-3);
+    assert!(same(1.0, 1.0005) && same(0.0, -0.0) && same(f32::INFINITY, f32::INFINITY) && same(f32::NAN, -f32::NAN));
+    assert!(!same(1.0, 1.1) && !same(f32::MAX, f32::MIN));
+    for far in [1.0, f32::MAX, f32::NEG_INFINITY, f32::NAN] {
+        assert!(!same(f32::INFINITY, far) && !same(far, f32::INFINITY), "{far}");
+    }
+    let poison = f32::from_bits(POISON);
+    assert!(!same(poison, f32::NAN) && !same(1.0, poison));
 }
 
 fn check_memory(case: &Case, memory: &[Vec<u32>], engine: &str) {

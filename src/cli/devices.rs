@@ -45,7 +45,7 @@ fn fit(preset: Preset, adapter: &Adapter) -> Result<Fit> {
     let shape = Model { preset, ..Model::default() }.shape(None, None)?;
     let largest = adapter.max_storage_binding.min(adapter.max_buffer);
     let bindings = Tables::new(&shape.rows, shape.dim, largest).ok().map(|t| t.shards());
-    let table_bytes = 4 * shape.embedding_parameters();
+    let table_bytes = shape.embedding_parameters().saturating_mul(4);
     let memory = if adapter.backend == "cpu" { memory() } else { None };
     Ok(Fit { preset, table_bytes, bindings, memory, fits: bindings.is_some() && memory.is_none_or(|m| table_bytes <= m) })
 }

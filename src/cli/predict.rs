@@ -6,11 +6,12 @@ use super::{note, print_json};
 use crate::config::OnBadRow;
 use crate::error::{Error, Result};
 use crate::metrics::sigmoid;
+use crate::partial;
 use clap::Args;
 use serde::Serialize;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -74,7 +75,13 @@ pub(super) fn run(args: &PredictArgs) -> Result<()> {
     let files: &[String] = if args.data.is_empty() { &stdin } else { &args.data };
     let collect = args.device.json && args.out.is_none();
     let name = args.out.clone().unwrap_or_else(|| "standard output".into());
-    let mut out = output(args.out.as_deref())?;
+    // Devices and pipes take the lines as they come; a file appears when it is whole.
+    let file = args.out.as_deref().filter(|path| std::fs::metadata(path).map_or(true, |found| found.is_file()));
+    let place = file.map(partial::name).or(args.out.clone());
+    let mut out: Box<dyn Write> = match &place {
+        Some(place) => Box::new(BufWriter::new(File::create(place).map_err(Error::io("create", place))?)),
+        None => Box::new(BufWriter::new(std::io::stdout().lock())),
+    };
     let mut probabilities = Vec::new();
     let scored = model.score(files, false, &mut |logits, _| {
         let values = logits.iter().map(|&x| sigmoid(f64::from(x)) as f32);
@@ -83,9 +90,10 @@ pub(super) fn run(args: &PredictArgs) -> Result<()> {
             return Ok(());
         }
         values.into_iter().try_for_each(|p| writeln!(out, "{p}")).map_err(Error::io("write", &name))
-    })?;
-    out.flush().map_err(Error::io("write", &name))?;
+    });
+    let scored = scored.and_then(|scored| out.flush().map_err(Error::io("write", &name)).map(|()| scored));
     drop(out);
+    let scored = if let Some(path) = file { partial::finish(path, scored)? } else { scored? };
     left_out(&scored);
     if !args.device.json {
         return Ok(());
@@ -97,12 +105,5 @@ pub(super) fn run(args: &PredictArgs) -> Result<()> {
         skipped_rows: scored.skipped,
         out: args.out.clone(),
         probabilities: collect.then_some(probabilities),
-    })
-}
-
-fn output(path: Option<&Path>) -> Result<Box<dyn Write>> {
-    Ok(match path {
-        Some(path) => Box::new(BufWriter::new(File::create(path).map_err(Error::io("create", path))?)),
-        None => Box::new(BufWriter::new(std::io::stdout().lock())),
     })
 }

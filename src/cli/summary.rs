@@ -66,7 +66,19 @@ fn next(config: &Config, dir: &str) -> String {
     } else {
         line(&format!("predict {dir} --data new.tsv"), "one probability a line");
     }
-    line(&format!("train --resume {dir} --epochs {}", config.train.epochs + 1), "go on for another epoch");
+    line(&format!("train --resume {dir} --epochs {}", config.train.epochs.saturating_add(1)), "go on for another epoch");
     line("devices", "what could make it faster");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_epochs_are_no_reason_to_panic() {
+        let mut config = Config::default();
+        config.train.epochs = u64::MAX;
+        assert!(next(&config, "run").contains("--epochs 18446744073709551615"));
+    }
 }

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// No bag holds more categories.
+pub const MAX_BAG: usize = 65_536;
+
 /// Layout of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
@@ -118,10 +121,14 @@ pub struct Schema {
     pub multi_hot: Vec<Column>,
     /// Between the categories of a multi-hot column.
     pub multi_hot_separator: String,
-    /// More categories than this in one field are an error.
+    /// More categories than this in one field are an error; at most [`MAX_BAG`].
     pub multi_hot_max: usize,
     /// How categories are spelled.
     pub id_text: IdText,
+    /// Columns of a line with a label, where columns are numbered: a line without label has one fewer. A run
+    /// learns it from its data; left out, the first line of a file says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub width: Option<usize>,
 }
 
 impl Default for Schema {
@@ -138,6 +145,7 @@ impl Default for Schema {
             multi_hot_separator: ",".into(),
             multi_hot_max: 64,
             id_text: IdText::Text,
+            width: None,
         }
     }
 }
@@ -151,6 +159,16 @@ impl Schema {
             id_text: IdText::Hex,
             ..Schema::default()
         }
+    }
+
+    /// Columns that are used, the label's last.
+    pub fn columns(&self) -> impl Iterator<Item = &Column> {
+        self.dense.iter().chain(&self.categorical).chain(&self.multi_hot).chain([&self.label])
+    }
+
+    /// True when a column is found by counting, so that it matters how many there are.
+    pub fn numbered(&self) -> bool {
+        !self.header || self.columns().any(|c| matches!(c, Column::Number(_)))
     }
 
     /// Tables: one per categorical column, then one per multi-hot column.

@@ -4,6 +4,13 @@ use super::{EmbeddingScale, Method, Quant, ScalePer};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+/// No layer is wider, and no embedding row.
+pub const MAX_WIDTH: usize = 1 << 20;
+/// No MLP has more layers.
+pub const MAX_LAYERS: usize = 256;
+/// No model has more tables.
+pub const MAX_TABLES: usize = 65_536;
+
 /// Published shapes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
@@ -155,19 +162,39 @@ impl Model {
 }
 
 /// Width of the interaction's output: the dense vector and all pairs, or all vectors side by side.
+/// One too large for a word is the largest word.
 fn interaction_width(interaction: Interaction, diagonal: bool, tables: usize, dim: usize) -> usize {
-    let vectors = tables + 1;
+    let vectors = tables.saturating_add(1);
     match (interaction, diagonal) {
-        (Interaction::Dot, false) => dim + vectors * (vectors - 1) / 2,
-        (Interaction::Dot, true) => dim + vectors * (vectors + 1) / 2,
-        (Interaction::Cat, _) => dim * vectors,
+        (Interaction::Dot, false) => dim.saturating_add(vectors.saturating_mul(tables) / 2),
+        (Interaction::Dot, true) => dim.saturating_add(vectors.saturating_mul(tables.saturating_add(2)) / 2),
+        (Interaction::Cat, _) => dim.saturating_mul(vectors),
     }
+}
+
+/// a b, or the largest number when that is too large.
+fn product(a: usize, b: usize) -> u64 {
+    (a as u64).saturating_mul(b as u64)
 }
 
 impl Shape {
     /// Checks that the parts fit each other.
     pub fn validate(&self) -> Result<()> {
         let fail = |text: String| Err(Error::Config(text));
+        if self.bottom.len().max(self.top.len()) > MAX_LAYERS + 1 {
+            let (bottom, top) = (self.bottom.len().saturating_sub(1), self.top.len().saturating_sub(1));
+            return fail(format!("the MLPs have {bottom} and {top} layers, more than the limit of {MAX_LAYERS}"));
+        }
+        let widest = self.bottom.iter().chain(&self.top).chain([&self.dense, &self.dim]).copied().max().unwrap_or(0);
+        if widest > MAX_WIDTH || self.tables() > MAX_TABLES {
+            let tables = self.tables();
+            return fail(format!(
+                "the model has a layer of width {widest} and {tables} tables; at most {MAX_WIDTH} and {MAX_TABLES} are possible"
+            ));
+        }
+        if usize::try_from(self.mlp_parameters().saturating_mul(4)).is_err() {
+            return fail(format!("the MLPs have {} parameters, too many for this computer's words", self.mlp_parameters()));
+        }
         if self.dense == 0 || self.dim == 0 {
             return fail(format!("model.dense ({}) and model.dim ({}) must be at least 1", self.dense, self.dim));
         }
@@ -211,41 +238,39 @@ impl Shape {
         self.rows.len()
     }
 
-    /// Embedding parameters.
+    /// Embedding parameters. Like all counts here, one too large for 64 bits is the largest number.
     pub fn embedding_parameters(&self) -> u64 {
-        self.rows.iter().sum::<u64>() * self.dim as u64
+        self.rows.iter().fold(0u64, |sum, &r| sum.saturating_add(r)).saturating_mul(self.dim as u64)
     }
 
     /// MLP parameters: weights and biases.
     pub fn mlp_parameters(&self) -> u64 {
-        let count = |widths: &[usize]| widths.windows(2).map(|w| (w[0] * w[1] + w[1]) as u64).sum::<u64>();
-        count(&self.bottom) + count(&self.top)
+        let layers = [&self.bottom, &self.top].into_iter().flat_map(|widths| widths.windows(2));
+        layers.map(|w| product(w[0].saturating_add(1), w[1])).fold(0, u64::saturating_add)
     }
 
     /// Bytes of the model in FP32.
     pub fn fp32_bytes(&self) -> u64 {
-        4 * (self.embedding_parameters() + self.mlp_parameters())
+        self.embedding_parameters().saturating_add(self.mlp_parameters()).saturating_mul(4)
     }
 
     /// Bytes of the model when packed: codes, one FP32 scale per table or embedding row, one per MLP output row
     /// or matrix, biases in FP32.
     pub fn packed_bytes(&self, quant: &Quant) -> u64 {
-        let rows: u64 = self.rows.iter().map(|&r| quant.embedding_bits.packed_bytes(r, self.dim as u64)).sum();
+        let rows = self.rows.iter().map(|&r| quant.embedding_bits.packed_bytes(r, self.dim as u64)).fold(0, u64::saturating_add);
         let scales = match quant.embedding_scale {
             _ if !quant.embedding_bits.quantized() => 0,
             EmbeddingScale::Table => self.rows.len() as u64,
-            EmbeddingScale::Row => self.rows.iter().sum(),
+            EmbeddingScale::Row => self.rows.iter().copied().fold(0, u64::saturating_add),
         };
-        let mut total = rows + 4 * scales;
+        let of_rows = quant.mlp_scale == ScalePer::Channel && quant.method != Method::Pact;
+        let mut total = rows.saturating_add(scales.saturating_mul(4));
         for widths in [&self.bottom, &self.top] {
             for w in widths.windows(2) {
                 let (input, output) = (w[0] as u64, w[1] as u64);
-                total += quant.mlp_bits.packed_bytes(output, input);
-                total += 4 * output;
-                if quant.mlp_bits.quantized() {
-                    let of_rows = quant.mlp_scale == ScalePer::Channel && quant.method != Method::Pact;
-                    total += 4 * if of_rows { output } else { 1 };
-                }
+                let scales = if of_rows { output } else { 1 };
+                let floats = output.saturating_add(if quant.mlp_bits.quantized() { scales } else { 0 });
+                total = total.saturating_add(quant.mlp_bits.packed_bytes(output, input)).saturating_add(floats.saturating_mul(4));
             }
         }
         total
@@ -275,5 +300,37 @@ mod tests {
         assert!(shape.validate().unwrap_err().to_string().contains("the interaction gives 359"));
         let model = Model { rows: Some(vec![5, 0]), ..Model::default() };
         assert!(model.shape(None, None).unwrap_err().to_string().contains("table 1 has 0 rows"));
+    }
+
+    #[test]
+    fn sizes_beyond_the_limits_are_refused_whatever_they_multiply_to() {
+        let refused = |model: Model, says: &str| {
+            let text = model.shape(None, None).unwrap_err().to_string();
+            assert!(text.contains(says), "{text} does not say {says}");
+        };
+        let plain = Model::default;
+        let huge = 1 << 62;
+        refused(Model { dim: Some(huge), bottom: Some(vec![huge]), ..plain() }, "width 4611686018427388255 ");
+        refused(
+            Model { dim: Some(huge), bottom: Some(vec![huge]), interaction: Interaction::Cat, ..plain() },
+            "width 18446744073709551615 ",
+        );
+        refused(Model { bottom: Some(vec![400_000_000_000, 8]), ..plain() }, "width 400000000000 and 26 tables; at most 1048576 and 65536");
+        refused(Model { dense: Some(usize::MAX), ..plain() }, "width 18446744073709551615 ");
+        refused(Model { top: Some([vec![2; 300], vec![1]].concat()), ..plain() }, "3 and 301 layers, more than the limit of 256");
+        refused(Model { rows: Some(vec![1; 65_537]), ..plain() }, "65537 tables");
+        Model { top: Some([vec![2; 255], vec![1]].concat()), ..plain() }.shape(None, None).unwrap();
+    }
+
+    #[test]
+    fn counts_too_large_for_a_number_are_the_largest() {
+        let shape = Shape { rows: vec![u64::MAX, 9], ..plain_shape() };
+        assert_eq!((shape.embedding_parameters(), shape.fp32_bytes()), (u64::MAX, u64::MAX));
+        let shape = Shape { rows: vec![1], bottom: vec![usize::MAX, usize::MAX, 8], ..plain_shape() };
+        assert_eq!((shape.mlp_parameters(), shape.packed_bytes(&Quant::default())), (u64::MAX, u64::MAX));
+    }
+
+    fn plain_shape() -> Shape {
+        Model::default().shape(None, None).unwrap()
     }
 }

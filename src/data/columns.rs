@@ -1,6 +1,6 @@
 //! Which column holds what, for one file.
 
-use crate::config::{Column, Schema};
+use crate::config::{Column, MAX_BAG, Schema};
 use crate::error::{Error, Result};
 
 /// The columns of one file, numbered from 0.
@@ -30,12 +30,19 @@ pub(super) fn check(schema: &Schema) -> Result<()> {
     if features().next().is_none() {
         return fail("data.schema names no dense, categorical or multi-hot column".into());
     }
-    let columns = || features().chain([&schema.label]);
+    let columns = || schema.columns();
     if columns().any(|c| matches!(c, Column::Number(0))) {
         return fail("data.schema names column 0; columns are counted from 1".into());
     }
     if columns().any(|c| matches!(c, Column::Number(n) if *n > super::lines::MAX_LINE)) {
         return fail(format!("data.schema names a column beyond {}, the most bytes of a line", super::lines::MAX_LINE));
+    }
+    let last = columns().map(|c| if let Column::Number(n) = c { *n } else { 0 }).max().unwrap_or(0);
+    if let Some(width) = schema.width.filter(|&width| width < last || width > super::lines::MAX_LINE) {
+        return fail(format!(
+            "data.schema.width is {width}, but column {last} is used; a line has at most {} columns",
+            super::lines::MAX_LINE
+        ));
     }
     if let Some(Column::Name(name)) = columns().find(|c| !schema.header && matches!(c, Column::Name(_))) {
         return fail(format!("data.schema names column `{name}`, but has header = false; set header = true or number the columns from 1"));
@@ -43,8 +50,8 @@ pub(super) fn check(schema: &Schema) -> Result<()> {
     if features().any(|c| *c == schema.label) {
         return fail(format!("data.schema uses the label's column ({}) as a feature too", shown(&schema.label)));
     }
-    if schema.multi_hot_max == 0 {
-        return fail("data.schema.multi_hot_max is 0; a bag must have room for one category".into());
+    if schema.multi_hot_max == 0 || schema.multi_hot_max > MAX_BAG {
+        return fail(format!("data.schema.multi_hot_max is {}; a bag has room for 1 to {MAX_BAG} categories", schema.multi_hot_max));
     }
     let inner = if schema.multi_hot.is_empty() { None } else { Some(separator(&schema.multi_hot_separator, "multi_hot_separator")?) };
     if inner == Some(separator(&schema.separator, "separator")?) {
@@ -67,29 +74,72 @@ impl Columns {
     /// # Errors
     /// Why the first line does not fit, with its column (0 for the whole line).
     pub(super) fn new(schema: &Schema, fields: &[&[u8]], optional: bool) -> Result<Columns, (usize, String)> {
-        let at = |column: &Column| match column {
-            Column::Number(n) => Ok(n - 1),
-            Column::Name(name) => fields.iter().position(|f| *f == name.as_bytes()).ok_or_else(|| unknown(name, fields)),
-        };
-        let all = |columns: &[Column]| columns.iter().map(at).collect::<Result<Vec<usize>, _>>();
-        let label = match at(&schema.label) {
-            Err(_) if optional => None,
-            other => Some(other?),
-        };
-        let (dense, categorical, multi_hot) = (all(&schema.dense)?, all(&schema.categorical)?, all(&schema.multi_hot)?);
-        if let (Some(l), true) = (label, schema.header)
-            && dense.iter().chain(&categorical).chain(&multi_hot).any(|&c| c == l)
-        {
-            return Err((l + 1, "the label's column is used as a feature too".into()));
+        let known = schema.width.filter(|_| schema.numbered());
+        if schema.header {
+            return Columns::of_header(schema, fields, optional, known);
         }
-        let least = 1 + dense.iter().chain(&categorical).chain(&multi_hot).chain(&label).copied().max().unwrap_or(0);
+        let columns = Columns::resolve(schema, fields, false)?;
+        let least = columns.width;
         let exact = *schema == Schema::criteo(schema.dense.len(), schema.categorical.len());
-        let short = optional && label.is_some() && fields.len() + 1 == least;
-        let width = if exact || short { least } else { fields.len() };
+        let short = optional && fields.len() + 1 == least;
+        let width = known.unwrap_or(if exact || short { least } else { fields.len() });
         if width < least {
             return Err((0, format!("{} columns, but the schema needs {least}", fields.len())));
         }
-        Ok(Columns { label, dense, categorical, multi_hot, width })
+        Ok(Columns { width, ..columns })
+    }
+
+    /// The columns of a file whose first line holds names. The label's column is absent when the header
+    /// does not name it, has one column fewer than it should, or names a feature in its place.
+    fn of_header(schema: &Schema, names: &[&[u8]], optional: bool, known: Option<usize>) -> Result<Columns, (usize, String)> {
+        let named = |column: &Column| matches!(column, Column::Name(name) if !names.contains(&name.as_bytes()));
+        let short = optional && known == Some(names.len() + 1);
+        let features = || schema.columns().filter(|c| **c != schema.label);
+        let absent = match &schema.label {
+            Column::Number(_) => short,
+            label => optional && named(label),
+        };
+        if let Some(width) = known.filter(|&width| width != names.len() && !(absent && short)) {
+            return Err((0, format!("the header has {} columns, but {width} are expected (data.schema.width)", names.len())));
+        }
+        if let (Column::Name(name), true, true) = (&schema.label, absent, features().any(|c| matches!(c, Column::Number(_)))) {
+            let reason =
+                format!("the header has no column `{name}` for the label, so it is not known where numbered columns are; name them all");
+            return Err((0, reason));
+        }
+        let columns = Columns::resolve(schema, names, absent)?;
+        let in_place = |columns: &Columns| columns.label.filter(|l| columns.features().any(|c| c == *l));
+        let columns = match in_place(&columns) {
+            Some(_) if optional && known.is_none() => Columns::resolve(schema, names, true)?,
+            Some(l) => {
+                return Err((l + 1, format!("`{}` is a feature, but stands in the label's column", String::from_utf8_lossy(names[l]))));
+            }
+            None => columns,
+        };
+        if names.len() < columns.width {
+            return Err((0, format!("{} columns, but the schema needs {}", names.len(), columns.width)));
+        }
+        Ok(Columns { width: names.len(), ..columns })
+    }
+
+    /// Where each column stands, and the least width that holds them. `absent`: there is no label, and
+    /// numbered columns right of it stand one further left.
+    fn resolve(schema: &Schema, names: &[&[u8]], absent: bool) -> Result<Columns, (usize, String)> {
+        let at = |column: &Column| match (column, &schema.label) {
+            (Column::Number(n), Column::Number(label)) if absent && n > label => Ok(n - 2),
+            (Column::Number(n), _) => Ok(n - 1),
+            (Column::Name(name), _) => names.iter().position(|f| *f == name.as_bytes()).ok_or_else(|| unknown(name, names)),
+        };
+        let all = |columns: &[Column]| columns.iter().map(at).collect::<Result<Vec<usize>, _>>();
+        let (dense, categorical, multi_hot) = (all(&schema.dense)?, all(&schema.categorical)?, all(&schema.multi_hot)?);
+        let label = if absent { None } else { Some(at(&schema.label)?) };
+        let columns = Columns { label, dense, categorical, multi_hot, width: 0 };
+        let width = 1 + columns.features().chain(label).max().unwrap_or(0);
+        Ok(Columns { width, ..columns })
+    }
+
+    fn features(&self) -> impl Iterator<Item = usize> {
+        self.dense.iter().chain(&self.categorical).chain(&self.multi_hot).copied()
     }
 
     /// The same for lines without the label's column: those right of it move one to the left.

@@ -100,21 +100,30 @@ pub fn open(
     let inputs = prepare::stat(&data.files)?;
     let fingerprint = prepare::fingerprint(data, schema, &inputs, &mapper, max_rows);
     let path = Path::new(&data.cache).join(&fingerprint);
-    match Prepared::load(&path, &fingerprint) {
+    match Prepared::load(&path, &fingerprint, schema) {
         Ok(prepared) => Ok(prepared),
         Err(error) => {
             if path.exists() {
                 log::warn!("{error}; preparing the data again");
             }
             prepare::prepare(data, schema, &inputs, mapper, &path, &fingerprint, progress)?;
-            Prepared::load(&path, &fingerprint)
+            Prepared::load(&path, &fingerprint, schema)
         }
     }
 }
 
+/// The sizes that stand in `meta.json` are those that the schema gives.
+fn fits(meta: &Meta, schema: &Schema) -> bool {
+    let one_hot = schema.categorical.len();
+    meta.dense == schema.dense.len()
+        && meta.multi_hot == schema.multi_hot.len()
+        && meta.max_bag.len() == schema.tables()
+        && meta.max_bag.iter().enumerate().all(|(k, &bag)| bag >= 1 && bag <= if k < one_hot { 1 } else { schema.multi_hot_max })
+}
+
 impl Prepared {
-    /// Opens a folder that [`prepare::prepare`] wrote and checks that its files fit each other.
-    pub(super) fn load(path: &Path, fingerprint: &str) -> Result<Prepared> {
+    /// Opens a folder that [`prepare::prepare`] wrote and checks that its files fit each other and the schema.
+    pub(super) fn load(path: &Path, fingerprint: &str, schema: &Schema) -> Result<Prepared> {
         let fail = |text: String| Error::Data(format!("prepared data `{}`: {text}", path.display()));
         let read = |name: &str| std::fs::read(path.join(name)).map_err(Error::io("read", path.join(name)));
         let file = |name: &str| -> Result<(File, u64)> {
@@ -130,8 +139,12 @@ impl Prepared {
         let k_count = mapper.tables();
         let parts = [&meta.parts.train, &meta.parts.validation, &meta.parts.test];
         let ordered = parts[0].start == 0 && parts.windows(2).all(|w| w[0].end == w[1].start) && parts[2].end == meta.rows;
-        if !ordered || parts.iter().any(|p| p.start > p.end) || meta.max_bag.len() != k_count || meta.multi_hot > k_count {
+        if !ordered || parts.iter().any(|p| p.start > p.end) || meta.modulo == mapper.is_dictionary() || k_count != schema.tables() {
             return Err(fail(format!("{META} contradicts itself or {IDS}")));
+        }
+        let width = schema.width.filter(|_| schema.numbered());
+        if !fits(&meta, schema) || (width.is_some() && meta.width != width) {
+            return Err(fail(format!("{META} contradicts the schema")));
         }
         let (rows_file, bytes) = file(ROWS)?;
         let index = if meta.multi_hot > 0 { Some(file(INDEX)?) } else { None };
@@ -161,6 +174,11 @@ impl Prepared {
     /// Train, validation and test.
     pub fn parts(&self) -> Parts {
         self.meta.parts.clone()
+    }
+
+    /// Columns of a line, where they are numbered and all files agree.
+    pub fn width(&self) -> Option<usize> {
+        self.meta.width
     }
 
     /// Malformed lines left out.
@@ -196,7 +214,7 @@ impl Prepared {
                 (at(first)?, at(first + count as u64)?)
             }
         };
-        if start > end || end > self.meta.row_bytes || end - start > count as u64 * self.meta.longest {
+        if start > end || end > self.meta.row_bytes || end - start > self.meta.longest.saturating_mul(count as u64) {
             return Err(self.damaged(first));
         }
         bytes.resize((end - start) as usize, 0);

@@ -18,6 +18,7 @@
 
 use super::Block;
 use super::text::RawBlock;
+use crate::config::MAX_TABLES;
 use crate::error::{Error, Result};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
@@ -26,7 +27,6 @@ use xxhash_rust::xxh3::xxh3_64;
 const MAGIC: &[u8; 8] = b"DQRM-IDS";
 const VERSION: u32 = 1;
 const HEADER: usize = 32;
-const MAX_TABLES: usize = 65_536;
 /// Keys of one table; row numbers are 32 bits wide and row 0 is kept.
 const MAX_KEYS: u64 = u32::MAX as u64 - 1;
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Part of the fingerprint: another number makes old caches unused.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Rows read at once.
 const BLOCK: usize = 4096;
 const BUFFER: usize = 1 << 20;
@@ -33,6 +33,8 @@ pub(super) struct Meta {
     pub modulo: bool,
     /// The largest bag of each table.
     pub max_bag: Vec<usize>,
+    /// Columns of a line, where they are numbered and all files agree.
+    pub width: Option<usize>,
     /// Train, validation and test.
     pub parts: Parts,
     /// Bytes of `rows.bin`.
@@ -72,6 +74,8 @@ pub(super) fn stat(files: &[String]) -> Result<Vec<Stat>> {
 
 /// The name of the prepared data of these inputs and settings.
 pub(super) fn fingerprint(data: &Data, schema: &Schema, inputs: &[Stat], mapper: &Mapper, max_rows: Option<u64>) -> String {
+    // The width is compared with what was found.
+    let schema = &Schema { width: None, ..schema.clone() };
     let facts = (VERSION, inputs, schema, data.ids, data.split, data.on_bad_row, mapper.rows(), max_rows);
     // Debug text, since paths need not be UTF-8
     format!("{:032x}", xxh3_128(format!("{facts:?}").as_bytes()))
@@ -153,6 +157,7 @@ pub(super) fn prepare(
         multi_hot: schema.multi_hot.len(),
         modulo: !mapper.is_dictionary(),
         max_bag: writer.max_bag.clone(),
+        width: reader.width(),
         parts,
         row_bytes: writer.rows_out.bytes,
         longest: writer.longest,
@@ -163,7 +168,7 @@ pub(super) fn prepare(
     let mut output = Output::create(dir.join(META))?;
     output.write(&serde_json::to_vec_pretty(&meta).map_err(|e| Error::Data(format!("{META}: {e}")))?)?;
     output.finish()?;
-    publish(dir, path, || Prepared::load(path, fingerprint).is_ok())
+    publish(dir, path, || Prepared::load(path, fingerprint, schema).is_ok())
 }
 
 /// A number that no other call of this process gets.

@@ -2,7 +2,8 @@
 //!
 //! * A column's place follows the [`Schema`]; fields are not trimmed and not quoted, lines end
 //!   with `\n` or `\r\n`.
-//! * Every line of a file must have as many columns as the first (Criteo: exactly the layout's).
+//! * Every line of a file must have as many columns as the schema's `width` says, else as the first
+//!   (Criteo: exactly the layout's).
 //! * Empty fields: dense 0, category 0 (the hash of the empty text for `id_text = "text"`),
 //!   multi-hot no category at all. A category that is empty inside a longer bag is malformed.
 //! * With [`Labels::Optional`], a line with exactly one column fewer has no label, and the columns
@@ -109,6 +110,8 @@ pub struct Reader {
     inputs: VecDeque<Input>,
     current: Option<Current>,
     line: Vec<u8>,
+    /// The different widths of the files read so far, two at most.
+    widths: Vec<usize>,
     bytes: Arc<AtomicU64>,
     skipped: u64,
     messages: Vec<String>,
@@ -135,6 +138,7 @@ impl Reader {
             inputs: inputs.into(),
             current: None,
             line: Vec::new(),
+            widths: Vec::new(),
             bytes: Arc::default(),
             skipped: 0,
             messages: Vec::new(),
@@ -145,6 +149,11 @@ impl Reader {
     pub fn limited(mut self, limits: Option<&[u64]>) -> Reader {
         self.rules.limits = limits.map(<[u64]>::to_vec);
         self
+    }
+
+    /// Columns of a line with label, where the columns are numbered and all files read so far agree.
+    pub fn width(&self) -> Option<usize> {
+        if let ([width], true) = (self.widths.as_slice(), self.rules.schema.numbered()) { Some(*width) } else { None }
     }
 
     /// Malformed lines left out so far.
@@ -179,6 +188,8 @@ impl Reader {
             let line = current.lines.next(&mut self.line)?;
             if line == Line::End {
                 current.finish(self.rules.schema.header)?;
+                let width = current.columns.as_ref().map(|[with, _]| with.width);
+                self.widths.extend(width.filter(|width| self.widths.len() < 2 && !self.widths.contains(width)));
                 self.current = None;
                 continue;
             }

@@ -1,17 +1,8 @@
 //! What the header of a packed model says besides its tensors.
 
-use crate::config::{Format, Schema, Shape, Synthetic};
+use crate::config::{Format, MAX_BAG, Schema, Shape, Synthetic};
 use crate::quant::Bits;
 use serde::{Deserialize, Serialize};
-
-/// No layer is wider.
-const MAX_WIDTH: usize = 1 << 20;
-/// No MLP has more layers.
-const MAX_LAYERS: usize = 256;
-/// No model has more tables.
-const MAX_TABLES: usize = 65_536;
-/// No bag holds more ids.
-const MAX_BAG: usize = 65_536;
 
 /// No sample holds more ids in all its bags.
 const MAX_IDS: usize = 1 << 22;
@@ -82,21 +73,11 @@ impl Manifest {
     /// Sizes within reason for a file of `size` bytes, parts that fit each other.
     pub(super) fn check(&self, size: u64) -> Result<(), String> {
         let shape = &self.shape;
-        if shape.bottom.len().max(shape.top.len()) > MAX_LAYERS {
-            return Err(format!("has more than {MAX_LAYERS} layers"));
-        }
-        let widest = shape.bottom.iter().chain(&shape.top).copied().max().unwrap_or(0);
-        if widest > MAX_WIDTH || shape.tables() > MAX_TABLES {
-            return Err(format!(
-                "has a layer of width {widest} and {} tables; at most {MAX_WIDTH} and {MAX_TABLES} are possible",
-                shape.tables()
-            ));
-        }
+        shape.validate().map_err(|e| format!("has a shape that cannot be used: {e}"))?;
         let weights: u64 = [&shape.bottom, &shape.top].iter().flat_map(|w| w.windows(2)).map(|w| w[0] as u64 * w[1] as u64).sum();
-        if weights > size.saturating_mul(4) || usize::try_from(4 * weights).is_err() {
+        if weights > size.saturating_mul(4) {
             return Err(format!("has layers of {weights} weights, more than a file of {size} bytes can hold"));
         }
-        shape.validate().map_err(|e| format!("has a shape that cannot be used: {e}"))?;
         if !self.tables.bits.quantized() {
             return Err("has tables without a bit width; a packed model's tables are quantized".into());
         }
@@ -106,12 +87,11 @@ impl Manifest {
             }
         }
         let bags = self.max_bag();
-        if bags.len() != shape.tables() || bags.iter().any(|&b| b == 0 || b > MAX_BAG) {
-            return Err(format!(
-                "has {} tables, but its data has {} columns for them, of at most {MAX_BAG} ids",
-                shape.tables(),
-                bags.len()
-            ));
+        if bags.len() != shape.tables() {
+            return Err(format!("has {} tables, but its data has {} columns for them", shape.tables(), bags.len()));
+        }
+        if let Some(bag) = bags.iter().find(|&&b| b == 0 || b > MAX_BAG) {
+            return Err(format!("has bags of {bag} ids; 1 to {MAX_BAG} are possible"));
         }
         if bags.iter().sum::<usize>() > MAX_IDS {
             return Err(format!("takes {} ids a sample; at most {MAX_IDS} are possible", bags.iter().sum::<usize>()));

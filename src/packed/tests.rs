@@ -186,6 +186,29 @@ fn weights_that_are_no_numbers_are_not_packed() {
 }
 
 #[test]
+fn what_could_not_be_opened_is_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let refused = |edit: fn(&mut Manifest), says: &str| {
+        let mut plan = plan(&shape(), Bits::B4, Bits::B4);
+        edit(&mut plan.manifest);
+        let error = write(&path, &plan, &mut weights(&shape()), &mut |_, _| {}).unwrap_err().to_string();
+        assert!(error.contains("cannot be packed: it ") && error.contains(says), "`{error}` does not say `{says}`");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
+    };
+    refused(|m| m.input.schema.dense.clear(), "takes 3 dense features, but its data has 0");
+    refused(|m| m.input.schema.categorical.truncate(2), "has 3 tables, but its data has 2 columns for them");
+    refused(
+        |m| {
+            m.input.schema.multi_hot = m.input.schema.categorical.split_off(2);
+            m.input.schema.multi_hot_max = 65_537;
+        },
+        "has bags of 65537 ids; 1 to 65536 are possible",
+    );
+    refused(|m| m.tables.bits = Bits::None, "tables without a bit width");
+}
+
+#[test]
 fn every_cut_is_refused() {
     let bytes = small();
     for n in 0..bytes.len() {
@@ -294,7 +317,7 @@ fn each_lie_of_the_manifest_is_named() {
         (|m| m["shape"]["rows"] = json!([7, 300]), "the interaction gives"),
         (|m| m["shape"]["bottom"] = json!([3, 1u64 << 40, 5]), "width 1099511627776"),
         (|m| m["shape"]["bottom"] = json!([3, 1 << 20, 5]), "weights, more than a file"),
-        (|m| m["shape"]["bottom"] = json!(vec![3; 1000]), "more than 256 layers"),
+        (|m| m["shape"]["bottom"] = json!(vec![3; 1000]), "more than the limit of 256"),
         (|m| m["shape"]["bottom"] = json!([]), "model.bottom"),
         (|m| m["tables"]["bits"] = json!("none"), "tables are quantized"),
         (|m| m["tables"]["offset"] = json!(0.3), "offset by 0.3"),
@@ -311,7 +334,7 @@ fn each_lie_of_the_manifest_is_named() {
         m["input"]["schema"]["multi_hot"] = json!([3]);
         m["input"]["schema"]["multi_hot_max"] = json!(1u64 << 60);
     });
-    assert!(error.contains("of at most 65536 ids"), "{error}");
+    assert!(error.contains("has bags of 1152921504606846976 ids; 1 to 65536 are possible"), "{error}");
 }
 
 #[test]

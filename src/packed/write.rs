@@ -119,8 +119,9 @@ impl<'a> Writer<'a> {
         let offset = if plan.rule == Rule::DoReFa { 0.5 } else { 0.0 };
         m.tables.offset = offset;
         m.mlps.offset = if m.mlps.bits.quantized() { offset } else { 0.0 };
+        m.check(u64::MAX).map_err(|e| Error::Config(format!("this model cannot be packed: it {e}")))?;
         let network = Network::new(&m.shape);
-        let total = m.shape.embedding_parameters() * if plan.rule == Rule::Learned { 1 } else { 2 };
+        let total = m.shape.embedding_parameters().saturating_mul(if plan.rule == Rule::Learned { 1 } else { 2 });
         Ok(Writer { plan, network, source, progress, done: 0, total })
     }
 

@@ -22,6 +22,18 @@ pub struct Tensor {
 }
 
 impl Tensor {
+    /// The weights that a model of this shape has, in the order of a DLRM state dict.
+    pub fn weights(shape: &Shape) -> Vec<Tensor> {
+        let table = |(k, &rows): (usize, &u64)| Tensor { name: format!("emb_l.{k}.weight"), shape: vec![rows, shape.dim as u64] };
+        let mut all: Vec<Tensor> = shape.rows.iter().enumerate().map(table).collect();
+        for layer in Network::new(shape).layers() {
+            let (o, i) = (layer.linear.outputs as u64, layer.linear.inputs as u64);
+            all.push(Tensor { name: format!("{}.weight", layer.name), shape: vec![o, i] });
+            all.push(Tensor { name: format!("{}.bias", layer.name), shape: vec![o] });
+        }
+        all
+    }
+
     /// Values in all.
     pub fn len(&self) -> u64 {
         self.shape.iter().product()

@@ -24,6 +24,8 @@ pub struct Assembled {
     pub clicks: Option<Arc<Clicks>>,
     /// The id dictionary as bytes, for text data.
     pub ids: Option<Vec<u8>>,
+    /// Columns of a line of text data, where they are numbered and all files agree.
+    pub width: Option<usize>,
     /// Malformed lines left out.
     pub skipped: u64,
     /// The first few of them, one sentence each.
@@ -112,7 +114,7 @@ fn synthetic(config: &Config) -> Result<Assembled> {
     let clicks = Arc::new(Clicks::new(&config.data.synthetic, config.seed, shape.dense, shape.rows.clone()));
     let parts = Parts::new(clicks.len(), config.data.split);
     check_parts(config, &parts, clicks.len())?;
-    Ok(Assembled { shape, samples: clicks.clone(), parts, clicks: Some(clicks), ids: None, skipped: 0, messages: Vec::new() })
+    Ok(Assembled { shape, samples: clicks.clone(), parts, clicks: Some(clicks), ids: None, width: None, skipped: 0, messages: Vec::new() })
 }
 
 fn text(config: &Config, preparing: &mut Preparing<'_>) -> Result<Assembled> {
@@ -146,9 +148,9 @@ fn text(config: &Config, preparing: &mut Preparing<'_>) -> Result<Assembled> {
     let shape =
         crate::config::Model { rows: None, ..config.model.clone() }.shape(Some(prepared.dense()), Some(prepared.rows().to_vec()))?;
     let (parts, skipped, messages) = (prepared.parts(), prepared.skipped(), prepared.messages().to_vec());
-    let ids = Some(prepared.mapper().to_bytes());
+    let (ids, width) = (Some(prepared.mapper().to_bytes()), prepared.width());
     check_parts(config, &parts, prepared.len())?;
-    Ok(Assembled { shape, samples: Arc::new(prepared), parts, clicks: None, ids, skipped, messages })
+    Ok(Assembled { shape, samples: Arc::new(prepared), parts, clicks: None, ids, width, skipped, messages })
 }
 
 /// There is something to train on.

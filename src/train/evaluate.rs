@@ -1,6 +1,6 @@
 //! A trained model, loaded to predict.
 
-use super::{Assembled, Preparing, assemble, broken, folder, resolve, schema, stream};
+use super::{Assembled, Preparing, assemble, broken, folder, memory, resolve, schema, stream};
 use crate::checkpoint::Checkpoint;
 use crate::config::{Config, Device, Format, OnBadRow, Optim, Schema, Shape};
 use crate::data::ids::Mapper;
@@ -120,7 +120,10 @@ impl Trained {
         if mapper.rows() != shape.rows {
             return Err(broken(&path, format!("its tables have {:?} rows, but {} gives {:?}", shape.rows, folder::IDS, mapper.rows())));
         }
-        let mut session = pollster::block_on(Session::load(&shape, &config, &max_bag(&config, &shape, &schema)))?;
+        checkpoint.check_weights(&shape)?;
+        let bags = max_bag(&config, &shape, &schema);
+        memory::check(&shape, &config, &bags, memory::memory())?;
+        let mut session = pollster::block_on(Session::load(&shape, &config, &bags))?;
         checkpoint.load_inference(&mut session)?;
         session.begin_evaluation()?;
         let (step, synthetic) = (checkpoint.header.step, config.data.format == Format::Synthetic);

@@ -1,11 +1,10 @@
 //! A run's folder.
 
 use super::{Assembled, broken};
-use crate::checkpoint::{Checkpoint, State};
+use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::config_file;
 use crate::error::{Error, Result};
-use crate::session::Session;
 use std::path::{Path, PathBuf};
 
 /// The resolved settings.
@@ -73,6 +72,7 @@ fn comparable(config: &Config) -> Config {
     c.train.checkpoint_every = 0;
     c.train.loader_threads = 0;
     c.data.cache = String::new();
+    c.data.schema.width = None;
     c
 }
 
@@ -86,7 +86,12 @@ pub(super) fn check_resume(dir: &Path, config: &Config) -> Result<()> {
             dir.display()
         )));
     }
-    if before != *config {
+    Ok(())
+}
+
+/// Writes the settings of a resumed run where they have changed.
+pub(super) fn keep_config(dir: &Path, config: &Config) -> Result<()> {
+    if config_file::read(&dir.join(CONFIG))? != *config {
         config_file::write(config, &dir.join(CONFIG))?;
     }
     Ok(())
@@ -102,8 +107,8 @@ pub(super) fn create(dir: &Path, config: &Config, data: &Assembled) -> Result<()
     config_file::write(config, &dir.join(CONFIG))
 }
 
-/// Loads the newest checkpoint into the session.
-pub(super) fn load_last(dir: &Path, data: &Assembled, session: &mut Session) -> Result<State> {
+/// Opens the newest checkpoint, which belongs to this data and model.
+pub(super) fn open_last(dir: &Path, data: &Assembled) -> Result<Checkpoint> {
     let path = dir.join(LAST);
     if !path.exists() {
         return Err(Error::Config(format!("`{}` has no {LAST}, so there is nothing to resume; start the run again", dir.display())));
@@ -117,7 +122,7 @@ pub(super) fn load_last(dir: &Path, data: &Assembled, session: &mut Session) -> 
             )));
         }
     }
-    let mut checkpoint = Checkpoint::open(&path)?;
+    let checkpoint = Checkpoint::open(&path)?;
     if let Some(shape) = checkpoint.header.shape.as_ref().filter(|s| **s != data.shape) {
         let differs =
             format!("belongs to another model: its tables have {:?} rows, the data and settings give {:?}", shape.rows, data.shape.rows);
@@ -128,7 +133,7 @@ pub(super) fn load_last(dir: &Path, data: &Assembled, session: &mut Session) -> 
         };
         return Err(broken(&path, reason));
     }
-    checkpoint.load(session)
+    Ok(checkpoint)
 }
 
 #[cfg(test)]
@@ -157,6 +162,9 @@ mod tests {
         config_file::write(&config, &folder.path().join(CONFIG)).unwrap();
         config.train.epochs = 9;
         check_resume(folder.path(), &config).unwrap();
+        assert_eq!(config_file::read(&folder.path().join(CONFIG)).unwrap().train.epochs, 1, "nothing is written before the run can go on");
+        keep_config(folder.path(), &config).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no partial file stays");
         assert_eq!(config_file::read(&folder.path().join(CONFIG)).unwrap(), config);
         config.optim.lr = 0.7;
         assert!(check_resume(folder.path(), &config).unwrap_err().to_string().contains("other settings"));

@@ -1,7 +1,7 @@
-//! Whether the tables fit this computer, asked before anything is allocated: an operating system that
+//! Whether the model fits this computer, asked before anything is allocated: an operating system that
 //! promises more memory than it has would end the program in the middle of a run.
 
-use crate::config::{Config, Device, RowOptimizer, Shape};
+use crate::config::{Config, DenseOptimizer, Device, RowOptimizer, Shape};
 use crate::error::{Error, Result};
 
 /// This computer's memory in bytes, on Linux.
@@ -11,13 +11,37 @@ pub fn memory() -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Refuses tables beyond `limit` bytes when the CPU engine would hold them.
+/// What the tables and the state of their optimizer take, in bytes.
+fn tables(shape: &Shape, config: &Config) -> u64 {
+    let copies = if config.optim.embedding == RowOptimizer::Adagrad { 2 } else { 1 };
+    shape.embedding_parameters().saturating_mul(4 * copies)
+}
+
+/// What the rest takes at least, in bytes: the MLPs with their gradients, state and quantized copy, the
+/// values between layers for as many samples as a step has, and the ids.
+fn rest(shape: &Shape, config: &Config, max_bag: &[usize]) -> u64 {
+    let states = match config.optim.dense {
+        DenseOptimizer::Sgd => 0,
+        DenseOptimizer::Adagrad => 1,
+        DenseOptimizer::Adam => 2,
+    };
+    let copies = 2 + states + u64::from(config.quant.mlp_bits.quantized());
+    let pooled = (shape.tables() as u64).saturating_mul(shape.dim as u64);
+    let layers = shape.bottom.iter().chain(&shape.top).fold(0u64, |sum, &width| sum.saturating_add(width as u64));
+    let ids = max_bag.iter().fold(0u64, |sum, &bag| sum.saturating_add(bag as u64));
+    let train = (config.train.batch as u64).saturating_mul(pooled.saturating_add(layers).saturating_add(ids));
+    let evaluate = (config.train.eval_batch as u64).saturating_mul(pooled.saturating_add(ids));
+    shape.mlp_parameters().saturating_mul(copies).saturating_add(train.max(evaluate)).saturating_mul(4)
+}
+
+/// Refuses a model beyond `limit` bytes when the CPU engine would hold it. `max_bag` is the most ids that
+/// a bag of each table may have.
 ///
 /// # Errors
 /// [`Error::Limit`] with both sizes.
-pub(super) fn check(shape: &Shape, config: &Config, limit: Option<u64>) -> Result<()> {
-    let copies = if config.optim.embedding == RowOptimizer::Adagrad { 2 } else { 1 };
-    let needed = 4 * shape.embedding_parameters() * copies;
+pub(super) fn check(shape: &Shape, config: &Config, max_bag: &[usize], limit: Option<u64>) -> Result<()> {
+    let tables = tables(shape, config);
+    let needed = tables.saturating_add(rest(shape, config, max_bag));
     let Some(limit) = limit.filter(|&limit| needed > limit) else { return Ok(()) };
     let on_cpu = match config.device {
         Device::Cpu => true,
@@ -27,14 +51,14 @@ pub(super) fn check(shape: &Shape, config: &Config, limit: Option<u64>) -> Resul
     if !on_cpu {
         return Ok(());
     }
-    Err(Error::Limit {
-        what: "the embedding tables in FP32".into(),
-        needed,
-        limit_name: "the memory",
-        limit,
-        adapter: "this computer".into(),
-        hint: "limit the rows of a table (--max-rows), use fewer ids or another optimizer, or a GPU with more memory",
-    })
+    let (what, needed, hint) = if tables > limit {
+        let hint = "limit the rows of a table (--max-rows), use fewer ids or another optimizer, or a GPU with more memory";
+        ("the embedding tables in FP32", tables, hint)
+    } else {
+        let hint = "use smaller batches (--batch, train.eval_batch), narrower layers or fewer rows (--max-rows), or a GPU with more memory";
+        ("the model with the values of one step", needed, hint)
+    };
+    Err(Error::Limit { what: what.into(), needed, limit_name: "the memory", limit, adapter: "this computer".into(), hint })
 }
 
 #[cfg(test)]
@@ -46,10 +70,32 @@ mod tests {
     fn tables_beyond_the_memory_are_refused_with_both_sizes() {
         let shape = Model { preset: Preset::Kaggle, ..Model::default() }.shape(None, None).unwrap();
         let mut config = Config { device: Device::Cpu, ..Config::default() };
-        assert!(check(&shape, &config, None).is_ok() && check(&shape, &config, Some(2_160_804_928)).is_ok());
-        let text = check(&shape, &config, Some(2_000_000_000)).unwrap_err().to_string();
+        let bags = [1; 26];
+        let check = |config: &Config, limit| check(&shape, config, &bags, limit);
+        assert!(check(&config, None).is_ok() && check(&config, Some(2_200_000_000)).is_ok());
+        let text = check(&config, Some(2_000_000_000)).unwrap_err().to_string();
         assert!(text.contains("2160804928") && text.contains("2000000000") && text.contains("--max-rows"), "{text}");
         config.optim.embedding = RowOptimizer::Adagrad;
-        assert!(check(&shape, &config, Some(2_160_804_928)).is_err(), "Adagrad's state counts too");
+        assert!(check(&config, Some(2_200_000_000)).is_err(), "Adagrad's state counts too");
+    }
+
+    #[test]
+    fn layers_and_batches_count_too() {
+        let config = Config { device: Device::Cpu, ..Config::default() };
+        let refused = |model: &Model, config: &Config, bags: &[usize]| {
+            let shape = model.shape(None, None).unwrap();
+            let text = check(&shape, config, bags, Some(1 << 30)).unwrap_err().to_string();
+            assert!(text.contains("the model with the values of one step: needs ") && text.contains("smaller batches"), "{text}");
+        };
+        let small = Model { rows: Some(vec![9]), ..Model::default() };
+        assert!(check(&small.shape(None, None).unwrap(), &config, &[1], Some(1 << 30)).is_ok());
+        refused(&Model { bottom: Some(vec![1 << 20, 1 << 10, 8]), ..small.clone() }, &config, &[1]);
+        let mut large = config.clone();
+        large.train.batch = 1 << 20;
+        refused(&Model { bottom: Some(vec![1 << 10, 8]), ..small.clone() }, &large, &[1]);
+        let mut large = config.clone();
+        large.train.eval_batch = 1 << 20;
+        refused(&small, &large, &[65_536]);
+        refused(&small, &large, &[usize::MAX]);
     }
 }

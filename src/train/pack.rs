@@ -77,6 +77,7 @@ pub fn pack(dir: &Path, options: &PackOptions, progress: &mut dyn FnMut(u64, u64
     let mut checkpoint = Checkpoint::open(&path)?;
     checkpoint.verify()?;
     let shape = checkpoint.header.shape.clone().ok_or_else(|| broken(&path, "has no `dqrm.shape`"))?;
+    checkpoint.check_weights(&shape)?;
     let ids = id_mapping(&config, &shape, dir)?;
     let step = checkpoint.header.step;
     let (method, rule) = rule(&config, options, widths)?;

@@ -190,30 +190,31 @@ impl<'a> Trainer<'a> {
             self.window.push(result.loss, &result.logits, &labels);
             if (result.step + 1).is_multiple_of(report_every(self.config.train.batch)) {
                 self.recent_auc = self.window.auc();
-                let progress = Progress { step: result.step + 1, ..self.progress() };
-                let lr = self.config.optim.lr * self.config.optim.factor(result.step);
+                let progress = self.progress(result.step + 1);
+                let lr = self.config.optim.lr_at(result.step);
                 self.journal.add(&Report::new(&progress, self.epoch_steps, lr))?;
                 observe(&Event::Progress(&progress));
                 self.window.clear();
             }
         }
         if !self.window.is_empty() {
-            observe(&Event::Progress(&self.progress()));
+            observe(&Event::Progress(&self.progress(self.step)));
         }
         Ok(())
     }
 
-    fn progress(&self) -> Progress {
+    /// How far the run is after `step` steps, of which the last few done may still be in flight.
+    fn progress(&self, step: u64) -> Progress {
         let rate = self.rate();
         let done = (self.step - self.first_step).max(1) as f64;
         Progress {
-            step: self.step,
+            step,
             steps: self.steps,
-            epoch: self.step.saturating_sub(1) / self.epoch_steps,
+            epoch: running_epoch(step, self.epoch_steps),
             loss: self.window.loss(),
             auc: self.recent_auc,
             samples_per_second: rate,
-            seconds_left: (self.steps - self.step) as f64 * self.trained.as_secs_f64() / done,
+            seconds_left: (self.steps - step) as f64 * self.trained.as_secs_f64() / done,
         }
     }
 
@@ -369,6 +370,11 @@ impl<'a> Trainer<'a> {
     }
 }
 
+/// The epoch of the last of `step` steps, the first is 0.
+fn running_epoch(step: u64, epoch_steps: u64) -> u64 {
+    step.saturating_sub(1) / epoch_steps.max(1)
+}
+
 /// What `best.safetensors` says of itself, unless it was only provisional.
 fn best_so_far(dir: &Path) -> Result<Option<(f64, u64)>> {
     let path = dir.join(folder::BEST);
@@ -377,4 +383,14 @@ fn best_so_far(dir: &Path) -> Result<Option<(f64, u64)>> {
     }
     let header = Checkpoint::open(&path)?.header;
     Ok(header.validation_auc.filter(|_| !header.provisional).map(|auc| (auc, header.step)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_runs_until_its_last_step_is_done() {
+        assert_eq!([0, 1, 10, 11, 20, 21].map(|step| running_epoch(step, 10)), [0, 0, 0, 1, 1, 2]);
+    }
 }

@@ -101,13 +101,37 @@ fn assert_same_bytes(what: &str, a: &[Named], b: &[Named]) {
     }
 }
 
-/// The largest difference between two lists of tensors, relative to the tensor's largest magnitude.
+/// The largest of some numbers that are not negative; NaN when one of them is.
+fn largest(values: impl Iterator<Item = f32>) -> f32 {
+    values.fold(0.0, |m, v| if m.is_nan() || v.is_nan() { f32::NAN } else { m.max(v) })
+}
+
+/// The largest difference between two lists of tensors, relative to the tensor's largest magnitude; NaN
+/// when a value of either is one.
 fn difference(a: &[Named], b: &[Named]) -> f32 {
     let of = |((_, x), (_, y)): (&Named, &Named)| {
-        let largest = x.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
-        x.iter().zip(y).fold(0.0f32, |m, (p, q)| m.max((p - q).abs() / largest))
+        let most = largest(x.iter().map(|v| v.abs())).max(1e-6);
+        largest(x.iter().zip(y).map(|(p, q)| (p - q).abs() / most))
     };
-    a.iter().zip(b).map(of).fold(0.0, f32::max)
+    largest(a.iter().zip(b).map(of))
+}
+
+#[test]
+fn a_value_that_is_no_number_is_no_small_difference() {
+    let named = |values: [f32; 3]| vec![("x".to_owned(), vec![0.5]), ("y".to_owned(), values.to_vec())];
+    let plain = named([1.0, 2.0, 3.0]);
+    assert_eq!(difference(&plain, &named([1.0, 2.0, 6.0])), 1.0);
+    for bad in [f32::NAN, f32::INFINITY] {
+        for place in 0..3 {
+            let mut values = [1.0, 2.0, 3.0];
+            values[place] = bad;
+            for found in
+                [difference(&plain, &named(values)), difference(&named(values), &plain), difference(&named(values), &named(values))]
+            {
+                assert!(found.is_nan() || found >= 1e-5, "{bad} at {place}: {found}");
+            }
+        }
+    }
 }
 
 /// A few narrow layers and tables, one of them with fewer rows than a batch has samples.

@@ -1,6 +1,6 @@
 //! Whole steps: repeatable, restorable, equal on every engine, errors instead of panics.
 
-use crate::{Setup, assert_same_bytes, devices, difference, everything, read, small_config, small_model};
+use crate::{Setup, assert_same_bytes, devices, difference, everything, largest, read, small_config, small_model};
 use dqrm::config::{Config, DenseOptimizer, Device, Interaction, Loss, Model, Optim, RowOptimizer, ScalePer};
 use dqrm::data::Batch;
 use dqrm::quant::{self, Bits};
@@ -41,8 +41,8 @@ fn engines_agree_on_a_loss_curve() {
     assert!(mean(&curves[0][150..]) < mean(&curves[0][..20]) - 0.02, "the loss does not fall: {:?}", curves[0]);
     for curve in &curves[1..] {
         let differences: Vec<f32> = curve.iter().zip(&curves[0]).map(|(a, b)| (a - b).abs()).collect();
-        let largest = differences.iter().fold(0.0f32, |m, d| m.max(*d));
-        let first = differences.iter().position(|d| *d > 1e-5);
+        let largest = largest(differences.iter().copied());
+        let first = differences.iter().position(|d| d.is_nan() || *d > 1e-5);
         assert!(first.is_none_or(|step| step >= 20), "step {first:?}: {differences:?}");
         assert!(largest < 0.02, "{largest} at {first:?}");
     }
@@ -240,6 +240,7 @@ fn misuse_is_an_error() {
         assert!(session.write("nothing", 0, &[]).is_err());
         let bags = |bags: &[usize]| block_on(Session::load(&setup.shape, &Config { device: device.clone(), ..setup.config.clone() }, bags));
         assert!(bags(&[1, 1, 1]).is_err() && bags(&[1, 0, 1, 1]).is_err());
+        assert!(bags(&[1, 1, usize::MAX, usize::MAX]).unwrap_err().to_string().contains("may have 18446744073709551615 ids"));
         assert!(block_on(Session::load_cut(&setup.shape, &setup.config, &[1; 4], 15)).is_err(), "a row is 16 bytes");
     }
     let setup = Setup::new(small_model(), small_config(Bits::B4, 16), 1);
@@ -306,8 +307,8 @@ fn every_variant_trains_and_engines_agree() {
                 assert!(old != new, "{name} on {device:?}: {tensor} never changed");
             }
             let expected = expected.get_or_insert_with(|| losses.clone());
-            let largest = losses.iter().zip(expected.iter()).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
-            let first = losses.iter().zip(expected.iter()).position(|(a, b)| (a - b).abs() > 1e-5);
+            let largest = largest(losses.iter().zip(expected.iter()).map(|(a, b)| (a - b).abs()));
+            let first = losses.iter().zip(expected.iter()).position(|(a, b)| (a - b).is_nan() || (a - b).abs() > 1e-5);
             assert!(first.is_none_or(|step| step >= 5), "{name} on {device:?}: step {first:?}: {losses:?} instead of {expected:?}");
             assert!(largest <= *tolerance, "{name} on {device:?}: {largest}");
         }

@@ -1,31 +1,40 @@
-//! The golden cases: `../shared/golden` beside the repository and `tests/golden/cases` in it.
+//! The golden cases: `tests/golden/cases`, and those in the folder that `DQRM_GOLDEN` names, if any.
 
 use crate::arrays::Values;
 use crate::run::{self, Outcome};
 use dqrm::config::Device;
 use std::path::{Path, PathBuf};
 
-fn cases() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut found = Vec::new();
-    for folder in [root.join("../shared/golden"), root.join("tests/golden/cases")] {
-        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
-        found.extend(entries.map(|entry| entry.expect("a readable folder").path()).filter(|path| path.join("case.json").is_file()));
-    }
+/// The cases in a folder.
+fn cases_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut found: Vec<PathBuf> =
+        entries.map(|entry| entry.expect("a readable folder").path()).filter(|path| path.join("case.json").is_file()).collect();
     found.sort();
+    found
+}
+
+fn cases(test: &str) -> Vec<PathBuf> {
+    let mut found = cases_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/cases"));
+    assert!(found.len() >= 10, "only {} of the repository's own golden cases are there", found.len());
+    match std::env::var_os("DQRM_GOLDEN") {
+        Some(folder) => {
+            let more = cases_in(Path::new(&folder));
+            assert!(!more.is_empty(), "DQRM_GOLDEN names {folder:?}, which holds no case");
+            found.extend(more);
+        }
+        None => crate::skip(test, "the further cases (DQRM_GOLDEN names no folder); the repository's own are run"),
+    }
     found
 }
 
 /// Runs every case on `device`. Shaders may divide less exactly than IEEE, so they may
 /// also pass by the loose tolerances, which are made for that.
 fn all(test: &str, device: Device, loose_allowed: bool) {
-    let cases = cases();
-    if cases.is_empty() {
-        return crate::skip(test, "no golden cases beside the repository");
-    }
     if !crate::available(test, &device) {
         return;
     }
+    let cases = cases(test);
     let mut misses = String::new();
     for dir in cases {
         let examine = |loose| run::examine(&dir, &device, loose, false);

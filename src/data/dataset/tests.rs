@@ -177,6 +177,45 @@ fn a_damaged_cache_is_made_again() {
 }
 
 #[test]
+fn sizes_that_are_not_the_schemas_are_not_believed() {
+    let folder = Folder::new();
+    let n = Column::Number;
+    let schema = Schema { dense: vec![n(2)], categorical: vec![n(3)], multi_hot: vec![n(4)], width: Some(4), ..Schema::default() };
+    let data = folder.data(vec![folder.file("a", b"1\t1\ta\tb,c\n0\t2\tc\tb\n1\t3\ta\t\n")]);
+    let path = open_quietly(&data, &schema).unwrap().path().join(META);
+    let good = fetched(&open_quietly(&data, &schema).unwrap(), &[0, 1, 2]);
+    let whole: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let lies = [
+        ("max_bag", serde_json::json!([1, 1u64 << 40])),
+        ("max_bag", serde_json::json!([2, 2])),
+        ("max_bag", serde_json::json!([1, 0])),
+        ("max_bag", serde_json::json!([1])),
+        ("dense", serde_json::json!(u64::MAX)),
+        ("dense", serde_json::json!(0)),
+        ("multi_hot", serde_json::json!(2)),
+        ("multi_hot", serde_json::json!(0)),
+        ("modulo", serde_json::json!(true)),
+        ("width", serde_json::json!(5)),
+    ];
+    for (key, value) in lies {
+        let mut meta = whole.clone();
+        meta[key] = value;
+        std::fs::write(&path, meta.to_string()).unwrap();
+        let fingerprint = path.parent().unwrap().file_name().unwrap().to_str().unwrap();
+        let error = Prepared::load(path.parent().unwrap(), fingerprint, &schema).unwrap_err().to_string();
+        assert!(error.contains("contradicts"), "{key}: {error}");
+        let again = open_quietly(&data, &schema).unwrap();
+        assert_eq!((fetched(&again, &[0, 1, 2]), again.max_bag()), (good.clone(), &[1, 2][..]), "{key}");
+    }
+    let mut meta = whole.clone();
+    meta["longest"] = serde_json::json!(u64::MAX);
+    std::fs::write(&path, meta.to_string()).unwrap();
+    assert_eq!(fetched(&open_quietly(&data, &schema).unwrap(), &[0, 1, 2]), good);
+    let wrong = open_quietly(&data, &Schema { width: Some(5), ..schema.clone() }).unwrap_err().to_string();
+    assert!(wrong.contains("4 columns, but 5 are expected"), "{wrong}");
+}
+
+#[test]
 fn damaged_records_are_noticed() {
     let folder = Folder::new();
     let schema =
@@ -244,9 +283,8 @@ fn malformed_lines_are_skipped_and_counted() {
 #[test]
 #[expect(clippy::print_stderr, reason = "a skipped test is visible")]
 fn the_real_sample_is_read_whole() {
-    let mut places = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|p| p.join("shared/data/criteo_kaggle_117k.tsv.gz"));
-    let Some(path) = places.find(|p| p.exists()) else {
-        eprintln!("skipped: the Criteo sample is not there");
+    let Some(path) = std::env::var_os("DQRM_CRITEO").map(PathBuf::from) else {
+        eprintln!("the_real_sample_is_read_whole skipped: DQRM_CRITEO names no file (117,547 rows of Criteo Kaggle)");
         return;
     };
     let folder = Folder::new();

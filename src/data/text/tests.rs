@@ -37,6 +37,7 @@ fn named() -> Schema {
         multi_hot_separator: "|".into(),
         multi_hot_max: 3,
         id_text: IdText::Text,
+        width: None,
     }
 }
 
@@ -77,6 +78,62 @@ fn the_label_may_be_absent_when_that_is_allowed() {
         Schema { label: Column::Number(2), dense: vec![Column::Number(1)], categorical: vec![Column::Number(3)], ..Schema::default() };
     let block = read(&[b"5\tx\n6\ty\n"], &Schema { dense_log: false, ..numbers }, Labels::Optional).unwrap();
     assert_eq!((block.labels, block.dense, block.keys), (vec![None, None], vec![5.0, 6.0], vec![xxh3_64(b"x"), xxh3_64(b"y")]));
+}
+
+/// Label, one dense, one category, and two columns that are not used.
+fn padded(width: Option<usize>) -> Schema {
+    let n = Column::Number;
+    Schema { dense: vec![n(2)], dense_log: false, categorical: vec![n(3)], id_text: IdText::Int, width, ..Schema::default() }
+}
+
+#[test]
+fn lines_without_label_are_told_apart_by_the_width_of_the_data() {
+    let (labelled, bare) = (b"1\t7\t8\tu\t9\n0\t5\t6\tu\t9\n", b"7\t8\tu\t9\n5\t6\tu\t9\n");
+    let mut training = reader(&[labelled, labelled], &padded(None), Labels::Required, OnBadRow::Error);
+    while training.read(&mut RawBlock::new(), 9).unwrap() > 0 {}
+    assert_eq!(training.width(), Some(5));
+    let schema = padded(training.width());
+    for text in [labelled, &bare[..]] {
+        let block = read(&[text], &schema, Labels::Optional).unwrap();
+        assert_eq!((block.dense, block.keys), (vec![7.0, 5.0], vec![8, 6]));
+    }
+    for (text, labels, says) in [
+        (&bare[..], Labels::Required, "4 columns, but 5 are expected"),
+        (b"7\t8\tu\n", Labels::Optional, "3 columns, but 5 (or 4) are expected"),
+        (b"1\t7\t8\tu\t9\t9\n", Labels::Optional, "6 columns, but 5 (or 4) are expected"),
+    ] {
+        let error = read(&[text], &schema, labels).unwrap_err().to_string();
+        assert!(error.contains(says), "{error} does not say {says}");
+    }
+    let mut differing = reader(&[labelled, b"1\t7\t8\n"], &padded(None), Labels::Required, OnBadRow::Error);
+    while differing.read(&mut RawBlock::new(), 9).unwrap() > 0 {}
+    assert_eq!(differing.width(), None);
+}
+
+#[test]
+fn a_numbered_label_may_be_absent_below_a_header() {
+    let name = |text: &str| Column::Name(text.into());
+    let names = Schema { header: true, dense: vec![name("age")], categorical: vec![name("item")], ..padded(None) };
+    let mixed = Schema { dense: vec![Column::Number(2)], ..names.clone() };
+    let bare = &b"age\titem\tu\n7\t8\tu\n"[..];
+    for schema in [names.clone(), mixed.clone()] {
+        for width in [None, Some(4)] {
+            let schema = Schema { width, ..schema.clone() };
+            for text in [bare, b"clicked\tage\titem\tu\n1\t7\t8\tu\n"] {
+                if width.is_none() && schema.dense == mixed.dense && text == bare {
+                    continue; // the file alone does not say what stands in its first column
+                }
+                let block = read(&[text], &schema, Labels::Optional).unwrap();
+                assert_eq!((block.dense, block.keys), (vec![7.0], vec![8]), "{schema:?}");
+            }
+        }
+    }
+    let error = |text: &[u8], schema: &Schema, labels| read(&[text], schema, labels).unwrap_err().to_string();
+    assert!(error(bare, &names, Labels::Required).contains("column 1: `age` is a feature, but stands in the label's column"));
+    let wide = Schema { width: Some(4), ..names };
+    assert!(error(bare, &wide, Labels::Required).contains("the header has 3 columns, but 4 are expected (data.schema.width)"));
+    let label = Schema { label: name("clicked"), ..mixed };
+    assert!(error(b"item\tage\n8\t7\n", &label, Labels::Optional).contains("no column `clicked` for the label"));
 }
 
 #[test]
@@ -149,7 +206,10 @@ fn contradicting_schemas_are_refused() {
         (Schema { dense: vec![n(usize::MAX)], ..base.clone() }, "beyond"),
         (Schema { dense: vec![Column::Name("age".into())], ..base.clone() }, "header = false"),
         (Schema { multi_hot: vec![n(4)], multi_hot_separator: "\t".into(), ..base.clone() }, "are both"),
-        (Schema { multi_hot: vec![n(4)], multi_hot_max: 0, ..base }, "multi_hot_max is 0"),
+        (Schema { width: Some(2), ..base.clone() }, "width is 2, but column 3 is used"),
+        (Schema { width: Some(usize::MAX), ..base.clone() }, "at most 1048576 columns"),
+        (Schema { multi_hot: vec![n(4)], multi_hot_max: 0, ..base.clone() }, "multi_hot_max is 0"),
+        (Schema { multi_hot: vec![n(4)], multi_hot_max: 65_537, ..base }, "multi_hot_max is 65537; a bag has room for 1 to 65536"),
     ] {
         let error = Reader::new(Vec::new(), &schema, Labels::Required, OnBadRow::Error).unwrap_err().to_string();
         assert!(error.contains(says), "{error} does not say {says}");
