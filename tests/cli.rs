@@ -225,7 +225,7 @@ fn packed_models_of_every_method_predict_what_their_run_does() {
         let difference = (before["log_loss"].as_f64().unwrap() - after["log_loss"].as_f64().unwrap()).abs();
         assert!(difference < 1e-6, "{name}: {before} {after}");
     }
-    fail(dir, &["pack", "lsq", "--bits", "8", "--out", "other.dqrm"], &["learned its scales for INT4", "--ptq"]);
+    fail(dir, &["pack", "lsq", "--bits", "8", "--out", "other.dqrm"], &["learned its scales for INT4", "leave --bits"]);
     fail(dir, &["train", "--method", "pact", "--scales", "row"], &["one scale for a whole table"]);
 }
 
