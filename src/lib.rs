@@ -66,8 +66,9 @@
 //! 15. [`checkpoint`]: weights, optimizer state and scales in one such file.
 //! 16. [`packed`]: a finished model as codes and scales, and [`predictor`], which runs it.
 //! 17. [`import`]: weights of a PyTorch DLRM, from safetensors and `.pt` files.
-//! 18. [`mod@train`]: the loop: next batch, step, report, evaluate, save; and packing a run.
-//! 19. [`cli`]: the commands. The only part that prints.
+//! 18. [`onnx`], [`state_dict`]: models and weights for other programs.
+//! 19. [`mod@train`]: the loop: next batch, step, report, evaluate, save; and packing a run.
+//! 20. [`cli`]: the commands. The only part that prints.
 //!
 //! # Letters
 //!
@@ -78,8 +79,8 @@
 //! # Features
 //!
 //! `cli`, on by default, is everything that needs an operating system: files, threads for loading,
-//! the terminal. Without it the modules `checkpoint`, `cli`, `config_file`, `import` and `train`, and the parts
-//! of `data` that read files, are left out.
+//! the terminal. Without it the modules `checkpoint`, `cli`, `config_file`, `import`, `onnx`, `state_dict` and
+//! `train`, and the parts of `data` that read files, are left out.
 
 #[cfg(feature = "cli")]
 pub mod checkpoint;
@@ -95,6 +96,8 @@ pub mod error;
 pub mod import;
 pub mod metrics;
 pub mod model;
+#[cfg(feature = "cli")]
+pub mod onnx;
 pub mod ops;
 pub mod packed;
 #[cfg(feature = "cli")]
@@ -104,10 +107,14 @@ pub mod predictor;
 pub mod quant;
 pub mod rng;
 pub mod session;
+#[cfg(feature = "cli")]
+pub mod state_dict;
 pub mod step;
 pub mod tables;
 pub mod tensor_file;
 #[cfg(feature = "cli")]
 pub mod train;
+#[cfg(feature = "cli")]
+mod whole_file;
 
 pub use error::{Error, Result};

@@ -16,6 +16,7 @@ use std::sync::atomic::AtomicBool;
 mod assemble;
 mod card;
 mod evaluate;
+mod export;
 mod folder;
 mod imported;
 mod journal;
@@ -27,6 +28,7 @@ mod window;
 
 pub use assemble::{Assembled, Preparing, assemble, resolve, schema};
 pub use evaluate::{Each, Scored, Trained, Which};
+pub use export::{ExportFormat, ExportOptions, Exported, export};
 pub use folder::{BEST, CONFIG, IDS, LAST, METRICS, PACKED, free_name};
 pub use imported::{Imported, Wanted, import};
 pub use memory::memory;

@@ -95,7 +95,7 @@ fn help_is_grouped_and_has_examples() {
     for heading in ["Data:", "Model:", "Quantization:", "Training:", "Run:", "Examples:"] {
         assert!(text.contains(heading), "{heading}");
     }
-    for command in ["eval", "predict", "devices"] {
+    for command in ["eval", "predict", "export", "devices"] {
         assert!(succeed(dir.path(), &[command, "--help"]).contains("--json"));
     }
     assert_eq!(run(dir.path(), &["train", "--bits", "5"]).0, 2);
@@ -634,4 +634,52 @@ fn packed_files_of_earlier_versions_are_read() {
             assert!((a - b).abs() < 1e-6, "row {i} on {device}: {b}, expected {a}");
         }
     }
+}
+
+#[test]
+fn models_are_exported_for_other_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    put(dir, "clicks.tsv", &criteo(1500));
+    succeed(dir, &["train", "--device", "cpu", "--data", "clicks.tsv", "--out", "run", "--max-steps", "5"]);
+    succeed(dir, &["pack", "run"]);
+    let packed = "run/model.safetensors";
+
+    let report = json(&succeed(dir, &["export", packed, "--format", "onnx", "--json"]));
+    assert_eq!((report["file"].as_str(), report["bits"].as_u64()), (Some("run/model.onnx"), Some(4)));
+    assert_eq!(report["bytes"].as_u64(), Some(bytes(dir.join("run/model.onnx")).len() as u64));
+    let text = succeed(dir, &["export", "run", "--format", "onnx", "--last", "--external-data"]);
+    assert!(text.contains("run/last.safetensors") && text.contains("run/fp32.onnx.data") && text.contains("keep it"), "{text}");
+    assert!(dir.join("run/fp32.onnx.data").exists());
+
+    let (_, _, err) = run(dir, &["export", "run", "--format", "safetensors", "--last"]);
+    assert!(err.contains("trained with INT4 tables"), "{err}");
+    let (file, last) = (bytes(dir.join("run/fp32.safetensors")), bytes(dir.join("run/last.safetensors")));
+    let [weights, checkpoint] = [&file, &last].map(|b| safetensors::SafeTensors::deserialize(b).unwrap());
+    let wanted: Vec<&str> = checkpoint.names().into_iter().filter(|n| !n.starts_with("dqrm.")).collect();
+    assert_eq!((weights.len(), wanted.len()), (wanted.len(), 26 + 12));
+    for name in wanted {
+        let (a, b) = (weights.tensor(name).unwrap(), checkpoint.tensor(name).unwrap());
+        assert!(a.shape() == b.shape() && a.data() == b.data(), "{name}");
+    }
+    succeed(dir, &["export", packed, "--format", "safetensors", "--out", "d.safetensors"]);
+    succeed(dir, &["train", "--device", "cpu", "--data", "clicks.tsv", "--init", "d.safetensors", "--max-steps", "1", "--out", "again"]);
+
+    let onnx = ["export", packed, "--format", "onnx"];
+    fail(dir, &onnx, &["`run/model.onnx` exists", "--force"]);
+    succeed(dir, &[&onnx[..], &["--force"]].concat());
+    fail(dir, &["export", packed, "--format", "safetensors", "--force", "--out", packed], &["is what is to be exported"]);
+    fail(dir, &[&onnx[..], &["--out", "run"]].concat(), &["is a folder"]);
+    fail(dir, &[&onnx[..], &["--out", "absent/m.onnx"]].concat(), &["cannot create `absent/m.onnx"]);
+    fail(dir, &[&onnx[..], &["--best", "--out", "b.onnx"]].concat(), &["only a run's folder"]);
+    fail(dir, &["export", packed, "--format", "safetensors", "--external-data"], &["--external-data is for --format onnx"]);
+    fail(dir, &["export", "nowhere", "--format", "onnx"], &["not a run's folder"]);
+    fail(dir, &["export", "clicks.tsv", "--format", "onnx"], &["clicks.tsv", "not a safetensors file"]);
+    fail(dir, &["export", "run/last.safetensors", "--format", "onnx"], &["is not a packed model", "dqrm pack"]);
+    let mut altered = bytes(dir.join(packed));
+    let middle = altered.len() / 2;
+    altered[middle] ^= 1;
+    std::fs::write(dir.join("altered.safetensors"), altered).unwrap();
+    fail(dir, &["export", "altered.safetensors", "--format", "onnx"], &["altered"]);
+    assert!(!dir.join("altered.onnx").exists() && !dir.join("altered.onnx.partial").exists());
 }

@@ -6,6 +6,7 @@ use std::io::{ErrorKind, Write};
 
 mod devices;
 mod eval;
+mod export;
 mod import;
 mod live;
 mod options;
@@ -33,6 +34,7 @@ Examples:
   dqrm eval runs/kaggle-int4-seed0 --data day_2.gz
   dqrm predict runs/kaggle-int4-seed0 --data new.tsv --out p.csv
   dqrm pack runs/kaggle-int4-seed0                 one file, an eighth of the size
+  dqrm export runs/kaggle-int4-seed0/model.safetensors --format onnx
   dqrm devices
 
 `dqrm COMMAND --help` explains every setting.";
@@ -50,6 +52,8 @@ pub enum Command {
     Pack(pack::PackArgs),
     /// Make a run from the weights of a PyTorch DLRM
     Import(import::ImportArgs),
+    /// Write a model as ONNX, or its weights for PyTorch
+    Export(export::ExportArgs),
     /// List the adapters and which presets fit them
     Devices(devices::DevicesArgs),
 }
@@ -65,6 +69,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Predict(args) => predict::run(&args),
         Command::Pack(args) => pack::run(&args),
         Command::Import(args) => import::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Devices(args) => devices::run(&args),
     }
 }

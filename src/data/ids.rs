@@ -18,7 +18,7 @@
 
 use super::Block;
 use super::text::RawBlock;
-use crate::config::MAX_TABLES;
+use crate::config::{Ids, MAX_TABLES};
 use crate::error::{Error, Result};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
@@ -26,7 +26,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 const MAGIC: &[u8; 8] = b"DQRM-IDS";
 const VERSION: u32 = 1;
-const HEADER: usize = 32;
+/// Bytes before the counts.
+pub const HEADER: usize = 32;
 /// Keys of one table; row numbers are 32 bits wide and row 0 is kept.
 const MAX_KEYS: u64 = u32::MAX as u64 - 1;
 
@@ -87,6 +88,22 @@ pub(super) fn capped(seen: u32, max_rows: Option<u64>) -> u32 {
         Some(cap) if seen as u64 >= cap => 1 + ((seen as u64 - 1) % (cap - 1)) as u32,
         _ => seen,
     }
+}
+
+/// Which kind of mapping begins with `bytes`, and the limit on the rows of a dictionary. Reads the first
+/// [`HEADER`] bytes only.
+///
+/// # Errors
+/// Bytes that begin as no mapping does.
+pub fn kind(bytes: &[u8]) -> Result<(Ids, Option<u64>)> {
+    let (words, _) = bytes.as_chunks::<4>();
+    let word = |i: usize| u32::from_le_bytes(words[i]);
+    if bytes.len() < HEADER || !bytes.starts_with(MAGIC) || word(2) != VERSION || word(3) > 2 {
+        return Err(Error::Data("id mapping: its first bytes are not those of a mapping".into()));
+    }
+    let cap = u64::from(word(6)) | u64::from(word(7)) << 32;
+    let kind = [Ids::Modulo, Ids::Dictionary, Ids::Direct][word(3) as usize];
+    Ok((kind, (cap > 0).then_some(cap)))
 }
 
 impl Mapper {
@@ -333,6 +350,8 @@ mod tests {
             Mapper::dictionary(0, None),
         ] {
             let back = Mapper::from_bytes(&m.to_bytes()).unwrap();
+            let wanted = if m.limits().is_some() { Ids::Direct } else { [Ids::Modulo, Ids::Dictionary][usize::from(m.is_dictionary())] };
+            assert_eq!(kind(&m.to_bytes()[..HEADER]).unwrap(), (wanted, m.max_rows()));
             assert_eq!((back.to_bytes(), back.rows(), back.known()), (m.to_bytes(), m.rows(), m.known()));
             for key in (0..10).chain([u64::MAX]).filter(|_| m.tables() > 0) {
                 assert_eq!(back.row(0, key), m.row(0, key));
@@ -359,6 +378,7 @@ mod tests {
             altered[i] ^= 0x41;
             assert!(Mapper::from_bytes(&altered).is_err(), "byte {i}");
         }
+        assert!(kind(&bytes[..HEADER - 1]).is_err() && kind(&[7; HEADER]).is_err());
         assert!(Mapper::from_bytes(&[bytes, vec![0]].concat()).is_err());
     }
 

@@ -197,7 +197,8 @@ fn id_mapping(config: &Config, shape: &Shape, dir: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn input(config: &Config, shape: &Shape) -> Result<Input> {
+/// What goes into the run's model.
+pub(super) fn input(config: &Config, shape: &Shape) -> Result<Input> {
     let data = &config.data;
     if data.format != Format::Synthetic {
         return Ok(Input { format: data.format, schema: schema(config)?, generator: None });

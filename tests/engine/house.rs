@@ -78,6 +78,7 @@ fn dependencies_point_down() {
         (&["src/ops/"], &["plan", "params", "quant", "rng", "config", "tables", "data", "error"]),
         (&["src/tables.rs", "src/metrics.rs", "src/tensor_file.rs"], &["error"]),
         (&["src/model.rs", "src/step.rs", "src/step/"], &["config", "model", "ops", "plan", "tables"]),
+        (&["src/onnx.rs", "src/onnx/"], &["config", "data", "error", "model", "packed", "quant", "whole_file"]),
         (&["src/data/"], &["error", "tables", "config", "rng", "metrics", "data"]),
         (&["src/packed.rs", "src/packed/"], &["config", "engine", "error", "model", "quant", "tensor_file"]),
         (
