@@ -6,7 +6,7 @@
 //!                                [--onnx A.onnx,B.onnx] [--python PYTHON]
 //! ```
 //!
-//! With `--onnx` each round also runs onnxruntime (through `benches/onnxruntime.py`) on those files, so
+//! With `--onnx` each round also runs onnxruntime (through `benches/onnx_speed.py`) on those files, so
 //! that all see the same machine.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
@@ -68,7 +68,7 @@ fn rate(predictor: &mut Predictor, blocks: &[Block], limit: f64) -> dqrm::Result
 
 /// Samples per second of onnxruntime, as its script prints them.
 fn onnxruntime(python: &str, file: &str, batch: usize, seconds: f64) -> f64 {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/onnxruntime.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/onnx_speed.py");
     let args =
         [file.to_owned(), "--batch".into(), batch.to_string(), "--rounds".into(), "1".into(), "--seconds".into(), seconds.to_string()];
     let output = Command::new(python).arg(script).args(args).output().unwrap_or_else(|e| panic!("{python}: {e}"));
@@ -76,7 +76,7 @@ fn onnxruntime(python: &str, file: &str, batch: usize, seconds: f64) -> f64 {
     let line = text.lines().next().unwrap_or_default();
     let value: serde_json::Value =
         serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {text}{}", String::from_utf8_lossy(&output.stderr)));
-    value["rows_per_second"]["median"].as_f64().or(value["rows_per_second"].as_f64()).unwrap_or(f64::NAN)
+    value["rows_per_second"].as_f64().unwrap_or(f64::NAN)
 }
 
 fn main() -> dqrm::Result<()> {

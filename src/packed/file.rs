@@ -31,7 +31,7 @@ pub fn open(path: &Path) -> Result<Packed> {
     }
     #[expect(
         unsafe_code,
-        reason = "mapping is unsafe because another program may change the file; measured: a Kaggle model is ready in 4 ms instead of 150"
+        reason = "mapping is unsafe because another program may change the file; measured: a Kaggle model is checked in 0.3 ms, reading it takes 240 ms"
     )]
     // SAFETY: the map is read-only and lives as long as every slice of it (it is moved into the `Arc`
     // that hands them out). Bytes that change underneath give wrong predictions; no value of the

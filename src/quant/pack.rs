@@ -101,22 +101,22 @@ fn unpack<const BITS: u32, const N: usize>(word: [u8; 4]) -> [f32; N] {
     std::array::from_fn(|j| ((word << (32 - BITS - BITS * j as u32)) as i32 >> (32 - BITS)) as f32)
 }
 
-/// `Σ x[i] (code[i] + offset)` over a row, without writing the codes out first.
+/// `Σ x[i] code[i]` over a row, without writing the codes out first.
 #[inline(always)]
-pub fn dot_row(row: &[u8], bits: Bits, offset: f32, x: &[f32]) -> f32 {
+pub fn dot_row(row: &[u8], bits: Bits, x: &[f32]) -> f32 {
     let (sum, done) = match bits {
-        Bits::B2 => dot_words::<2, 16>(row, offset, x),
-        Bits::B4 => dot_words::<4, 8>(row, offset, x),
-        Bits::B8 => dot_words::<8, 4>(row, offset, x),
-        Bits::B16 => dot_words::<16, 2>(row, offset, x),
+        Bits::B2 => dot_words::<2, 16>(row, x),
+        Bits::B4 => dot_words::<4, 8>(row, x),
+        Bits::B8 => dot_words::<8, 4>(row, x),
+        Bits::B16 => dot_words::<16, 2>(row, x),
         Bits::None => (0.0, x.len()),
     };
-    sum + x.iter().enumerate().skip(done).map(|(i, x)| x * (code_at(row, bits, i) as f32 + offset)).sum::<f32>()
+    sum + x.iter().enumerate().skip(done).map(|(i, x)| x * code_at(row, bits, i) as f32).sum::<f32>()
 }
 
 /// The whole words of a row; gives the sum and the number of values. Four sums that do not wait for each other.
 #[inline(always)]
-fn dot_words<const BITS: u32, const N: usize>(row: &[u8], offset: f32, x: &[f32]) -> (f32, usize) {
+fn dot_words<const BITS: u32, const N: usize>(row: &[u8], x: &[f32]) -> (f32, usize) {
     let (groups, _) = x.as_chunks::<N>();
     let (words, _) = row.as_chunks::<4>();
     // A last word that is full in the row but not in `x` is left to the caller.
@@ -126,21 +126,21 @@ fn dot_words<const BITS: u32, const N: usize>(row: &[u8], offset: f32, x: &[f32]
     let ((fours, rest), (four_words, rest_words)) = (groups.as_chunks::<4>(), words.as_chunks::<4>());
     for (x, words) in fours.iter().zip(four_words) {
         for ((sum, x), word) in sums.iter_mut().zip(x).zip(words) {
-            add_word::<BITS, N>(sum, x, *word, offset);
+            add_word::<BITS, N>(sum, x, *word);
         }
     }
     let mut last = [0f32; N];
     for (x, word) in rest.iter().zip(rest_words) {
-        add_word::<BITS, N>(&mut last, x, *word, offset);
+        add_word::<BITS, N>(&mut last, x, *word);
     }
     (sums.iter().chain([&last]).flatten().sum(), N * count)
 }
 
 #[inline(always)]
-fn add_word<const BITS: u32, const N: usize>(sums: &mut [f32; N], x: &[f32; N], word: [u8; 4], offset: f32) {
+fn add_word<const BITS: u32, const N: usize>(sums: &mut [f32; N], x: &[f32; N], word: [u8; 4]) {
     let codes = unpack::<BITS, N>(word);
     for j in 0..N {
-        sums[j] += x[j] * (codes[j] + offset);
+        sums[j] += x[j] * codes[j];
     }
 }
 
@@ -177,8 +177,8 @@ mod tests {
                 encode_row(codes.iter().copied(), bits, &mut row);
                 // Small whole numbers: every order of summation is exact.
                 let x: Vec<f32> = (0..dim).map(|i| (i % 13) as f32 - 6.0).collect();
-                let exact: f32 = codes.iter().zip(&x).map(|(&c, x)| (c as f32 + 0.5) * x).sum();
-                assert_eq!(dot_row(&row, bits, 0.5, &x), exact, "{bits}, {dim} codes");
+                let exact: f32 = codes.iter().zip(&x).map(|(&c, x)| c as f32 * x).sum();
+                assert_eq!(dot_row(&row, bits, &x), exact, "{bits}, {dim} codes");
             }
         }
     }

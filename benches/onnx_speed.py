@@ -1,6 +1,6 @@
 """Rows per second of onnxruntime (CPU) on an exported model, one JSON line for each batch size.
 
-    python3 benches/onnxruntime.py model.onnx --batch 1 128 2048 --threads 2
+    python3 benches/onnx_speed.py model.onnx --batch 1 128 2048 --threads 2
 
 Ids are drawn from the whole of each table, evenly or after Zipf's law; bags have --bag ids.
 Needs onnxruntime and numpy (tests/onnx/requirements.txt).
