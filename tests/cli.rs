@@ -683,3 +683,34 @@ fn models_are_exported_for_other_programs() {
     fail(dir, &["export", "altered.safetensors", "--format", "onnx"], &["altered"]);
     assert!(!dir.join("altered.onnx").exists() && !dir.join("altered.onnx.partial").exists());
 }
+
+#[test]
+fn weights_go_out_and_come_back_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    put(dir, "clicks.tsv", &criteo(1500));
+    let flags = ["--bits", "none", "--mlp-bits", "none", "--ids", "modulo", "--modulo", "50", "--batch", "64"];
+    succeed(dir, &[&["train", "--device", "cpu", "--data", "clicks.tsv", "--out", "run"][..], &flags].concat());
+    succeed(dir, &["export", "run", "--last", "--format", "safetensors", "--out", "state.safetensors"]);
+    succeed(dir, &["import", "state.safetensors", "--out", "back"]);
+    let files = ["run", "back"].map(|name| bytes(dir.join(name).join("last.safetensors")));
+    let [ours, theirs] = [&files[0], &files[1]].map(|b| safetensors::SafeTensors::deserialize(b).unwrap());
+    let names: Vec<&str> = ours.names().into_iter().filter(|n| !n.starts_with("dqrm.")).collect();
+    assert_eq!(names.len(), 26 + 12);
+    for name in names {
+        assert!(ours.tensor(name).unwrap().data() == theirs.tensor(name).unwrap().data(), "{name}");
+    }
+    let predict = |model: &[&str]| succeed(dir, &[&["predict"][..], model, &["--data", "clicks.tsv", "--device", "cpu"]].concat());
+    assert_eq!(predict(&["run", "--last"]), predict(&["back"]));
+    // Both pack to the same codes, and the codes predict alike.
+    succeed(dir, &["pack", "run", "--last", "--ptq", "--out", "a.safetensors"]);
+    succeed(dir, &["pack", "back", "--ptq", "--out", "b.safetensors"]);
+    assert_eq!(predict(&["a.safetensors"]), predict(&["b.safetensors"]));
+    // A packed model's values on their grid again: the same codes, the same values.
+    succeed(dir, &["export", "a.safetensors", "--format", "safetensors", "--out", "values.safetensors"]);
+    succeed(dir, &["import", "values.safetensors", "--out", "grid"]);
+    succeed(dir, &["pack", "grid", "--ptq", "--out", "c.safetensors"]);
+    for (a, c) in numbers(&predict(&["a.safetensors"])).iter().zip(numbers(&predict(&["c.safetensors"]))) {
+        assert!((a - c).abs() < 1e-5, "{a} and {c}");
+    }
+}
