@@ -124,14 +124,7 @@ impl Predictor {
         }
         let r = &self.recorded;
         self.engine.write(r.dense, bytemuck::cast_slice(&batch.dense))?;
-        let lists = [
-            (r.batch.bag_offsets, &batch.bag_offsets),
-            (r.batch.bag_rows, &batch.bag_rows),
-            (r.batch.rows, &batch.rows),
-            (r.batch.row_tables, &batch.row_tables),
-            (r.batch.shard_offsets, &batch.shard_offsets),
-        ];
-        for (view, words) in lists.into_iter().filter(|(_, words)| !words.is_empty()) {
+        for (view, words) in r.batch.forward(batch).into_iter().filter(|(_, words)| !words.is_empty()) {
             self.engine.write(view, words)?;
         }
         self.engine.run(&[0], &StepUniform::evaluate(batch.samples, batch.touched()))?;

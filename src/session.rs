@@ -249,16 +249,13 @@ impl Session {
         let r = &self.recorded;
         self.engine.write(r.dense, bytemuck::cast_slice(&batch.dense))?;
         self.engine.write(r.labels, bytemuck::cast_slice(&batch.labels))?;
-        let lists = [
-            (r.batch.bag_offsets, &batch.bag_offsets),
-            (r.batch.bag_rows, &batch.bag_rows),
-            (r.batch.rows, &batch.rows),
-            (r.batch.row_tables, &batch.row_tables),
-            (r.batch.shard_offsets, &batch.shard_offsets),
-            (r.batch.row_offsets, &batch.row_offsets),
-            (r.batch.row_samples, &batch.row_samples),
-        ];
-        lists.into_iter().filter(|(_, words)| !words.is_empty()).try_for_each(|(view, words)| self.engine.write(view, words))
+        let backward = [(r.batch.row_offsets, batch.row_offsets.as_slice()), (r.batch.row_samples, &batch.row_samples)];
+        r.batch
+            .forward(batch)
+            .into_iter()
+            .chain(backward)
+            .filter(|(_, words)| !words.is_empty())
+            .try_for_each(|(view, words)| self.engine.write(view, words))
     }
 
     /// Results of the steps since the last call; at most [`Session::RING`] steps may lie between calls.

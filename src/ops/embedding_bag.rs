@@ -127,6 +127,19 @@ pub struct BatchViews {
     pub row_samples: View,
 }
 
+impl BatchViews {
+    /// What a forward pass needs of `batch`, each list with its buffer.
+    pub fn forward<'a>(&self, batch: &'a Batch) -> [(View, &'a [u32]); 5] {
+        [
+            (self.bag_offsets, &batch.bag_offsets),
+            (self.bag_rows, &batch.bag_rows),
+            (self.rows, &batch.rows),
+            (self.row_tables, &batch.row_tables),
+            (self.shard_offsets, &batch.shard_offsets),
+        ]
+    }
+}
+
 /// What is quantized, and how far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quantize {

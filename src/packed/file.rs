@@ -26,9 +26,8 @@ pub fn open(path: &Path) -> Result<Packed> {
     let file = File::open(path).map_err(Error::io("read", path))?;
     let size = file.metadata().map_err(Error::io("read", path))?.len();
     let fail = |reason| Error::Checkpoint { path: path.into(), reason };
-    if size < 8 {
-        return tensor_file::header_len(&[], size).map(|_| unreachable!("8 bytes are needed")).map_err(fail);
-    }
+    // Too short for any header, and an empty file cannot be mapped.
+    tensor_file::header_len(&[0; 8][..size.min(8) as usize], size).map_err(fail)?;
     #[expect(
         unsafe_code,
         reason = "mapping is unsafe because another program may change the file; measured: a Kaggle model is checked in 0.3 ms, reading it takes 240 ms"

@@ -6,6 +6,7 @@ use super::{CHECKSUM_KEY, CODES_CHECKSUM_KEY, MANIFEST_KEY, Manifest, VERSION, V
 use crate::config::ScalePer;
 use crate::error::{Error, Result};
 use crate::model::{Layer, Network};
+use crate::partial;
 use crate::quant::{self, Bits, dorefa, pack};
 use crate::tensor_file::{self, checksum_text};
 use rayon::prelude::*;
@@ -76,17 +77,8 @@ pub struct Written {
 /// # Errors
 /// Weights that cannot be read or are not finite, a full disk.
 pub fn write(path: &Path, plan: &Plan, source: &mut dyn Source, progress: &mut dyn FnMut(u64, u64)) -> Result<Written> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = std::path::PathBuf::from(partial);
-    let outcome = Writer::new(plan.clone(), source, progress).and_then(|mut w| w.run(&partial));
-    match outcome {
-        Ok(written) => std::fs::rename(&partial, path).map_err(Error::io("write", path)).map(|()| written),
-        Err(error) => {
-            let _ = std::fs::remove_file(&partial);
-            Err(error)
-        }
-    }
+    let outcome = Writer::new(plan.clone(), source, progress).and_then(|mut w| w.run(&partial::name(path)));
+    partial::finish(path, outcome)
 }
 
 /// A matrix on its grid.

@@ -38,13 +38,6 @@ pub(super) fn check(card: &Path, model: &Path) -> Result<()> {
     )))
 }
 
-/// Writes the card beside its name and renames it.
-pub(super) fn write(card: &Path, text: &str) -> Result<()> {
-    let partial = card.with_extension("md.partial");
-    std::fs::write(&partial, text).map_err(Error::io("write", &partial))?;
-    std::fs::rename(&partial, card).map_err(Error::io("write", card))
-}
-
 /// The card as Markdown.
 pub(super) fn text(dir: &Path, config: &Config, plan: &WritePlan, p: &Packing) -> Result<String> {
     let m = &plan.manifest;

@@ -114,7 +114,7 @@ pub fn pack(dir: &Path, options: &PackOptions, progress: &mut dyn FnMut(u64, u64
         warnings,
         model,
     };
-    card::write(&card, &card::text(dir, &config, &plan, &packing)?)?;
+    crate::partial::write(&card, card::text(dir, &config, &plan, &packing)?.as_bytes())?;
     Ok(packing)
 }
 

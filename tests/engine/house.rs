@@ -80,7 +80,7 @@ fn dependencies_point_down() {
         (&["src/model.rs", "src/step.rs", "src/step/"], &["config", "model", "ops", "plan", "tables"]),
         (&["src/onnx.rs", "src/onnx/"], &["config", "data", "error", "model", "packed", "quant", "whole_file"]),
         (&["src/data/"], &["error", "tables", "config", "rng", "metrics", "data"]),
-        (&["src/packed.rs", "src/packed/"], &["config", "engine", "error", "model", "quant", "tensor_file"]),
+        (&["src/packed.rs", "src/packed/"], &["config", "engine", "error", "model", "partial", "quant", "tensor_file"]),
         (
             &["src/predictor.rs", "src/predictor/"],
             &["config", "data", "engine", "error", "model", "ops", "packed", "plan", "quant", "session", "step", "tables"],
