@@ -89,6 +89,34 @@ pub enum Error {
         kept: String,
     },
 
+    /// Another worker is gone, silent, or speaks of another job.
+    #[error("rank {rank} {reason} (step {step}, {phase}). {kept}")]
+    Peer {
+        /// The other worker.
+        rank: usize,
+        /// What happened, to read after its rank.
+        reason: String,
+        /// The step this worker was at; the first is 0.
+        step: u64,
+        /// What it was doing: `row gradients`, `checkpoint` ….
+        phase: &'static str,
+        /// Which checkpoint is left, and what to do.
+        kept: String,
+    },
+
+    /// The workers' replicas of the model are not the same any more.
+    #[error("replicas differ after step {step}: `{tensor}` of rank {rank} is not that of rank 0. {kept}")]
+    Replica {
+        /// Steps done.
+        step: u64,
+        /// The first tensor that differs.
+        tensor: String,
+        /// The first rank whose tensor differs from rank 0's.
+        rank: usize,
+        /// Which checkpoint is left, and what to do.
+        kept: String,
+    },
+
     /// The run was stopped by the user; everything was saved.
     #[error("{0}")]
     Interrupted(String),

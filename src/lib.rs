@@ -90,6 +90,7 @@ pub mod config;
 #[cfg(feature = "cli")]
 pub mod config_file;
 pub mod data;
+pub mod dist;
 pub mod engine;
 pub mod error;
 #[cfg(feature = "cli")]
