@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 mod data;
 mod model;
 mod quant;
+mod workers;
 
 pub use data::{Column, Data, Format, IdText, Ids, MAX_BAG, OnBadRow, Schema, Synthetic};
 pub use model::{Interaction, KAGGLE_ROWS, Loss, MAX_LAYERS, MAX_TABLES, MAX_WIDTH, MLPERF_ROWS, Model, Preset, Shape, TERABYTE_ROWS};
 pub use quant::{EmbeddingScale, Method, Quant, ScalePer};
+pub use workers::{GradientScale, LrRule, MAX_WORKERS, RowSums, Workers};
 
 /// A whole run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
@@ -30,6 +32,9 @@ pub struct Config {
     pub train: Train,
     /// Where the samples come from.
     pub data: Data,
+    /// Workers that train together.
+    #[serde(skip_serializing_if = "Workers::is_default")]
+    pub workers: Workers,
 }
 
 /// Which engine runs the plan.
@@ -235,6 +240,10 @@ impl Config {
             ));
         }
         self.optim.validate()?;
+        self.workers.validate()?;
+        if self.workers.on() && self.quant.method == Method::Lsq {
+            return fail("method `lsq` learns its scales from gradients that workers do not exchange; use another method, or no workers".into());
+        }
         let split = self.data.split;
         if split.iter().any(|f| !(0.0..=1.0).contains(f)) || (split.iter().sum::<f64>() - 1.0).abs() > 1e-6 || split[0] == 0.0 {
             return fail(format!("data.split is {split:?}; three fractions in [0, 1] that sum to 1 are needed, the first above 0"));

@@ -150,44 +150,69 @@ pub fn forward_with(
     Activations { bottom, pooled, top }
 }
 
-/// Records the way back from `d_logits` `[B]` to the gradients of all parameters (flat) and to
-/// `d_pooled` `[B, K, D]`. `prefix` as in [`forward`].
-pub fn backward(
-    plan: &mut Plan,
-    shape: &Shape,
-    network: &Network,
-    prefix: &str,
-    batch: usize,
-    effective: Effective,
-    acts: &Activations,
-    d_logits: View,
-    gradients: View,
-) -> View {
-    let scratch =
-        |plan: &mut Plan, name: String, len: usize| plan.buffer(format!("{prefix}{name}"), "[B, inputs]", len, Elem::F32, Role::Scratch);
-    // Gradient before the activation of the layer above, layer by layer from the end of `layers`.
-    let run = |plan: &mut Plan, layers: &[Layer], inputs: &[View], mut dz: View, needs_first: bool| -> View {
+/// Records the way back; the three parts are called in this order, so that a caller can use what one part gives
+/// while the next is computed.
+#[derive(Debug)]
+pub struct Backward<'a> {
+    /// The model.
+    pub shape: &'a Shape,
+    /// Its layers.
+    pub network: &'a Network,
+    /// Goes before the names of the buffers that are declared.
+    pub prefix: &'a str,
+    /// Samples at most.
+    pub batch: usize,
+    /// What the forward pass used.
+    pub effective: Effective,
+    /// What it left.
+    pub acts: &'a Activations,
+    /// Receives the gradients of all parameters, flat.
+    pub gradients: View,
+}
+
+impl Backward<'_> {
+    /// From `d_logits` `[B]` to the gradients of the top MLP and of its input `[B, top input]`.
+    pub fn top(&self, plan: &mut Plan, d_logits: View) -> View {
+        self.layers(plan, &self.network.top, &self.acts.top, d_logits, true)
+    }
+
+    /// From the gradient of the interaction's output to those of the dense vector `[B, D]` and of the pooled
+    /// embeddings `[B, K, D]`.
+    pub fn interaction(&self, plan: &mut Plan, d_joined: View) -> [View; 2] {
+        let Backward { shape, batch, acts, .. } = *self;
+        let d_dense = self.scratch(plan, "d_dense_vector".into(), batch * shape.dim);
+        let d_pooled = self.scratch(plan, "d_pooled".into(), batch * shape.tables() * shape.dim);
+        let dense_vector = acts.bottom[acts.bottom.len() - 1];
+        match shape.interaction {
+            Interaction::Dot => interaction::backward(plan, pairs(shape), batch, dense_vector, acts.pooled, d_joined, d_dense, d_pooled),
+            Interaction::Cat => concat::backward(plan, shape.tables(), shape.dim, batch, dense_vector, d_joined, d_dense, d_pooled),
+        }
+        [d_dense, d_pooled]
+    }
+
+    /// From the gradient of the dense vector to those of the bottom MLP.
+    pub fn bottom(&self, plan: &mut Plan, d_dense: View) {
+        self.layers(plan, &self.network.bottom, &self.acts.bottom, d_dense, false);
+    }
+
+    fn scratch(&self, plan: &mut Plan, name: String, len: usize) -> View {
+        plan.buffer(format!("{}{name}", self.prefix), "[B, inputs]", len, Elem::F32, Role::Scratch)
+    }
+
+    /// Gradient before the activation of the layer above, layer by layer from the end of `layers`.
+    fn layers(&self, plan: &mut Plan, layers: &[Layer], inputs: &[View], mut dz: View, needs_first: bool) -> View {
+        let Backward { batch, effective, gradients, .. } = *self;
         for (i, layer) in layers.iter().enumerate().rev() {
             matmul::backward_weights(plan, &layer.name, layer.linear, dz, inputs[i], layer.weight(gradients), layer.bias(gradients));
             if i > 0 || needs_first {
-                let dx = scratch(plan, format!("{}.d_in", layer.name), batch * layer.linear.inputs);
+                let dx = self.scratch(plan, format!("{}.d_in", layer.name), batch * layer.linear.inputs);
                 let gate = (i > 0).then(|| inputs[i]);
                 matmul::backward_input(plan, &layer.name, layer.linear, batch, dz, layer.weight(effective.weights), gate, dx);
                 dz = dx;
             }
         }
         dz
-    };
-    let d_joined = run(plan, &network.top, &acts.top, d_logits, true);
-    let d_dense = scratch(plan, "d_dense_vector".into(), batch * shape.dim);
-    let d_pooled = scratch(plan, "d_pooled".into(), batch * shape.tables() * shape.dim);
-    let dense_vector = acts.bottom[acts.bottom.len() - 1];
-    match shape.interaction {
-        Interaction::Dot => interaction::backward(plan, pairs(shape), batch, dense_vector, acts.pooled, d_joined, d_dense, d_pooled),
-        Interaction::Cat => concat::backward(plan, shape.tables(), shape.dim, batch, dense_vector, d_joined, d_dense, d_pooled),
     }
-    run(plan, &network.bottom, &acts.bottom, d_dense, false);
-    d_pooled
 }
 
 fn pairs(shape: &Shape) -> interaction::Pairs {

@@ -17,6 +17,7 @@ mod diagnose;
 mod initial;
 mod scales;
 mod tensors;
+mod worker;
 
 pub use devices::{Adapter, adapters};
 pub use tensors::Tensor;
@@ -205,6 +206,9 @@ impl Session {
         if self.pending.len() == Session::RING {
             return Err(Error::Plan(format!("{} steps without reading their results", Session::RING)));
         }
+        if self.recorded.exchange.is_some() {
+            return Err(Error::Plan("a worker's step goes through the exchange, not through `train_step`".into()));
+        }
         self.upload(batch, TRAIN)?;
         let phases = self.step_phases(step)?;
         let uniform = self.uniform(step, batch);
@@ -218,12 +222,12 @@ impl Session {
     }
 
     fn uniform(&self, step: u64, batch: &Batch) -> StepUniform {
-        let optim = &self.config.optim;
+        let (optim, factor) = (&self.config.optim, self.config.workers.lr_factor());
         let correction = |beta: f64| (1.0 / (1.0 - beta.powf((step + 1) as f64))) as f32;
         StepUniform {
             slot: self.pending.len() as u32,
-            lr: optim.lr_at(step) as f32,
-            lr_rows: optim.embedding_lr_at(step) as f32,
+            lr: (optim.lr_at(step) * factor) as f32,
+            lr_rows: (optim.embedding_lr_at(step) * factor) as f32,
             adam_1: correction(optim.adam_betas[0]),
             adam_2: correction(optim.adam_betas[1]),
             ..StepUniform::evaluate(batch.samples, batch.touched())
@@ -234,7 +238,9 @@ impl Session {
         let capacity = self.capacity[which];
         let found = Capacity { samples: batch.samples, ids: batch.bag_rows.len(), touched: batch.touched() };
         let too_much = || Err(Error::Data(format!("a batch of {found:?} does not fit the plan's {capacity:?}")));
-        if found.samples == 0 || found.samples > capacity.samples {
+        // A worker may have nothing left at the end of an epoch.
+        let too_few = found.samples == 0 && self.recorded.exchange.is_none();
+        if too_few || found.samples > capacity.samples {
             return too_much();
         }
         let expected = [found.samples * self.shape.dense, found.samples, found.touched + 1, found.ids];

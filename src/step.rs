@@ -2,14 +2,16 @@
 //! buffers they share.
 
 use crate::config::{Config, Quant, Shape};
-use crate::model::{self, Network};
+use crate::model::{self, Backward, Network};
 use crate::ops::embedding_bag::{self, BatchViews};
 use crate::ops::{dense_update, loss, row_update};
 use crate::plan::{Elem, Plan, Role, View};
 use crate::tables::Tables;
 
+mod compress;
 mod quantize;
 
+pub use compress::{Compressed, PartBuffers, TensorBuffers};
 pub use quantize::LayerScales;
 use quantize::{Copies, Learned};
 
@@ -19,8 +21,16 @@ pub mod phase {
     pub const REFRESH: &str = "refresh";
     /// Quantizes the MLPs for evaluation.
     pub const QUANTIZE: &str = "quantize";
-    /// Forward, loss, backward.
+    /// Forward, loss, backward; with workers only to the gradients of the top MLP.
     pub const GRADIENTS: &str = "gradients";
+    /// With workers: backward to the gradients of the rows.
+    pub const ROWS: &str = "row gradients";
+    /// With workers: backward to the gradients of the bottom MLP.
+    pub const BOTTOM: &str = "bottom gradients";
+    /// With workers: error feedback and scales of the top MLP's gradients, of the bottom MLP's, and scales of the rows'.
+    pub const SCALES: [&str; 3] = ["scales of the top MLP", "scales of the bottom MLP", "scales of rows"];
+    /// With workers: codes of the same.
+    pub const CODES: [&str; 3] = ["codes of the top MLP", "codes of the bottom MLP", "codes of rows"];
     /// Optimizers.
     pub const UPDATE: &str = "update";
     /// Update of learned scales (method `lsq`).
@@ -29,6 +39,10 @@ pub mod phase {
     pub const EVALUATE: &str = "evaluate";
     /// As [`GRADIENTS`], in FP32, where training begins so.
     pub const FULL_GRADIENTS: &str = "gradients in FP32";
+    /// As [`ROWS`], in FP32, where training begins so.
+    pub const FULL_ROWS: &str = "row gradients in FP32";
+    /// As [`BOTTOM`], in FP32, where training begins so.
+    pub const FULL_BOTTOM: &str = "bottom gradients in FP32";
     /// As [`EVALUATE`], in FP32, where training begins so.
     pub const FULL_EVALUATE: &str = "evaluate in FP32";
 }
@@ -64,6 +78,8 @@ pub struct Recorded {
     pub full_logits: Option<View>,
     /// 1 once a quantized step was made, where training begins in FP32 `[1]`; written by the host for the host.
     pub quantizing: Option<View>,
+    /// What workers exchange.
+    pub exchange: Option<Compressed>,
     /// Results of the last steps `[slots, B]`.
     pub logit_ring: View,
     /// Results of the last steps `[slots]`.
@@ -90,10 +106,14 @@ impl Capacity {
     /// The same for tables of `rows` rows. Counts too large for a word are the largest word.
     pub(crate) fn of(samples: usize, rows: &[u64], max_bag: &[usize]) -> Capacity {
         let ids = max_bag.iter().map(|&m| samples.saturating_mul(m)).fold(0, usize::saturating_add);
-        let used = |(&r, &m): (&u64, &usize)| samples.saturating_mul(m).min(usize::try_from(r).unwrap_or(usize::MAX));
-        let touched = rows.iter().zip(max_bag).map(used).fold(0, usize::saturating_add);
-        Capacity { samples, ids, touched }
+        let touched = touched_by_table(samples, rows, max_bag).into_iter().fold(0, u64::saturating_add);
+        Capacity { samples, ids, touched: usize::try_from(touched).unwrap_or(usize::MAX) }
     }
+}
+
+/// The most rows of each table that `samples` samples touch, with at most `max_bag[k]` ids in a bag of table k.
+pub fn touched_by_table(samples: usize, rows: &[u64], max_bag: &[usize]) -> Vec<u64> {
+    rows.iter().zip(max_bag).map(|(&rows, &bag)| (samples as u64).saturating_mul(bag as u64).min(rows)).collect()
 }
 
 /// Records everything; `ring` is the number of steps whose results are kept.
@@ -104,7 +124,8 @@ pub fn record(shape: &Shape, config: &Config, tables: &Tables, max_bag: &[usize]
     let mut plan = Plan::new();
     let r = declare(&mut plan, shape, config, tables, &network, train, evaluate, ring);
     let copies = Copies::declare(&mut plan, &network, quant);
-    let mut recorder = Recorder { plan, shape, config, tables, network, train, evaluate, r, copies };
+    let most = touched_by_table(config.train.batch, tables.rows(), max_bag);
+    let mut recorder = Recorder { plan, shape, config, tables, network, train, evaluate, most, r, copies };
     if quant.has_table_scales() || quant.learns_mlp_scales() {
         recorder.plan.phase(phase::REFRESH);
         let Recorder { plan, network, r, copies, .. } = &mut recorder;
@@ -127,48 +148,57 @@ struct Recorder<'a> {
     network: Network,
     train: Capacity,
     evaluate: Capacity,
+    /// The most rows of each table that a training step touches.
+    most: Vec<u64>,
     r: Recorded,
     copies: Option<Copies>,
 }
 
 /// Where steps leave their gradients.
 #[derive(Debug, Clone, Copy)]
-struct Gradients {
+pub(crate) struct Gradients {
     /// Of the MLPs, flat.
-    mlps: View,
+    pub(crate) mlps: View,
     /// Of the touched rows `[U, D]`.
-    rows: View,
+    pub(crate) rows: View,
 }
 
 impl Recorder<'_> {
     /// The phases of training steps.
     fn steps(&mut self) {
         let quant = self.config.quant.in_steps();
-        self.plan.phase(phase::GRADIENTS);
-        let (gathered, gradients) = self.gradients("", &quant, None);
+        let (gathered, gradients) = self.gradients("", [phase::GRADIENTS, phase::ROWS, phase::BOTTOM], &quant, None);
         self.r.gathered = gathered;
         let learned = self.learned_gradients(&quant, gradients);
+        if self.config.workers.on() {
+            let Recorder { plan, config, tables, network, most, r, .. } = self;
+            let exchange = compress::record(plan, &config.workers, tables, network, most, &r.batch, gradients);
+            r.exchange = Some(exchange);
+        }
 
         self.plan.phase(phase::UPDATE);
         let Recorder { plan, config, tables, r, .. } = self;
         dense_update::update(plan, &config.optim, gradients.mlps, r.weights, &r.weight_states);
         let eps = config.optim.adagrad_eps as f32;
-        row_update::update(plan, config.optim.embedding, eps, tables, &r.batch, gradients.rows, &r.shards, &r.shard_states);
+        let (touched, summed) = r.exchange.as_ref().map_or((r.batch, gradients.rows), |e| e.union(&r.batch));
+        row_update::update(plan, config.optim.embedding, eps, tables, &touched, summed, &r.shards, &r.shard_states);
 
         if learned != Learned::default() {
             self.plan.phase(phase::LEARN);
             quantize::learned_update(&mut self.plan, &self.r, self.copies.as_ref(), learned);
         }
         if quant.pretrains() {
-            self.plan.phase(phase::FULL_GRADIENTS);
-            self.gradients("fp32.", &quant.full_precision(), Some(gradients));
+            let phases = [phase::FULL_GRADIENTS, phase::FULL_ROWS, phase::FULL_BOTTOM];
+            self.gradients("fp32.", phases, &quant.full_precision(), Some(gradients));
         }
     }
 
-    /// Forward, loss, backward with weights as `quant` says. Gives the gathered rows and where the gradients
-    /// lie, which is in the buffers of another such phase when there is one.
-    fn gradients(&mut self, prefix: &str, quant: &Quant, others: Option<Gradients>) -> (View, Gradients) {
-        let Recorder { plan, shape, tables, network, train, r, copies, .. } = self;
+    /// Forward, loss, backward with weights as `quant` says, in one phase, or with workers in three. Gives the gathered
+    /// rows and where the gradients lie, which is in the buffers of another such recording when there is one.
+    fn gradients(&mut self, prefix: &str, phases: [&'static str; 3], quant: &Quant, others: Option<Gradients>) -> (View, Gradients) {
+        let Recorder { plan, shape, config, tables, network, train, r, copies, .. } = self;
+        let split = config.workers.on();
+        plan.phase(phases[0]);
         quantize::mlps(plan, network, quant, r.weights, copies.as_ref());
         let (gathered, pooled) = quantize::bags(plan, prefix, shape, quant, tables, r, *train);
         let effective = quantize::effective(quant, r.weights, copies.as_ref());
@@ -180,9 +210,19 @@ impl Recorder<'_> {
             other.unwrap_or_else(|| plan.buffer(name, shape, len, Elem::F32, Role::Persistent))
         };
         let mlps = keep(plan, others.map(|o| o.mlps), "gradients", "flat", network.flat_len);
-        let d_pooled = model::backward(plan, shape, network, prefix, train.samples, effective, &acts, d_logits, mlps);
+        let batch = train.samples;
+        let backward = Backward { shape, network, prefix, batch, effective, acts: &acts, gradients: mlps };
+        let d_joined = backward.top(plan, d_logits);
+        if split {
+            plan.phase(phases[1]);
+        }
+        let [d_dense, d_pooled] = backward.interaction(plan, d_joined);
         let rows = keep(plan, others.map(|o| o.rows), "row_gradients", "[U, D]", train.touched * shape.dim);
         embedding_bag::backward(plan, tables, &r.batch, d_pooled, rows);
+        if split {
+            plan.phase(phases[2]);
+        }
+        backward.bottom(plan, d_dense);
         (gathered, Gradients { mlps, rows })
     }
 
@@ -266,6 +306,7 @@ fn declare(
         logits: scales,
         full_logits: None,
         quantizing,
+        exchange: None,
         logit_ring,
         loss_ring,
     }

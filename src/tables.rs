@@ -129,6 +129,11 @@ impl Tables {
         ((at / self.shard_rows) as usize, (at % self.shard_rows) as u32)
     }
 
+    /// The row inside `table` of a row inside a shard; the opposite of [`Tables::locate`].
+    pub fn row_in_table(&self, table: usize, shard: usize, row: u32) -> u32 {
+        (shard as u64 * self.shard_rows + row as u64 - self.base[table]) as u32
+    }
+
     /// The pieces that rows `start..start + count` of `table` lie in, in order.
     pub fn segments(&self, table: usize, start: u64, count: u64) -> Vec<Segment> {
         let mut segments = Vec::new();

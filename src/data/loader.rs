@@ -22,6 +22,24 @@ pub struct Order {
     pub range: Range<u64>,
     /// A seed shuffles them, another order each epoch; `None` takes them as they stand.
     pub shuffle: Option<u64>,
+    /// Which part of each global batch is taken.
+    pub share: Share,
+}
+
+/// One rank's part of each global batch: the batch is cut into `world` runs of nearly equal length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Which run.
+    pub rank: usize,
+    /// How many there are.
+    pub world: usize,
+}
+
+impl Default for Share {
+    /// All of it.
+    fn default() -> Share {
+        Share { rank: 0, world: 1 }
+    }
 }
 
 impl Order {
@@ -30,19 +48,33 @@ impl Order {
         self.range.end.saturating_sub(self.range.start)
     }
 
+    /// Samples of a global batch when each rank takes `batch`.
+    fn global(&self, batch: usize) -> u64 {
+        (batch as u64).saturating_mul(self.share.world as u64).max(1)
+    }
+
     /// Steps of one epoch: the last batch may be smaller.
     pub fn steps_per_epoch(&self, batch: usize) -> u64 {
-        self.samples().div_ceil(batch.max(1) as u64)
+        self.samples().div_ceil(self.global(batch))
+    }
+
+    /// Samples that all ranks together take at `step`.
+    pub fn global_samples(&self, batch: usize, step: u64) -> u64 {
+        let (n, global) = (self.samples(), self.global(batch));
+        if n == 0 { 0 } else { global.min(n - step % n.div_ceil(global) * global) }
     }
 
     /// The samples of `step`, counted on through the epochs; none when the order has none.
     pub fn indices(&self, batch: usize, step: u64) -> Vec<u64> {
-        let (n, batch) = (self.samples(), batch.max(1) as u64);
+        let (n, global) = (self.samples(), self.global(batch));
         if n == 0 {
             return Vec::new();
         }
-        let (epoch, place) = (step / n.div_ceil(batch), step % n.div_ceil(batch));
-        let places = place * batch..((place + 1) * batch).min(n);
+        let (epoch, place) = (step / n.div_ceil(global), step % n.div_ceil(global));
+        let (first, count) = (place * global, self.global_samples(batch, step));
+        let Share { rank, world } = self.share;
+        let border = |rank: usize| first + count * rank as u64 / world as u64;
+        let places = border(rank)..border(rank + 1);
         let permutation = self.shuffle.map(|seed| Permutation::new(n, Stream::new(seed, ORDER).sub(epoch)));
         places.map(|i| self.range.start + permutation.map_or(i, |p| p.apply(i))).collect()
     }
@@ -195,7 +227,7 @@ mod tests {
         loader(numbers(40, 1 << 40), order, steps, threads).map(Result::unwrap).collect()
     }
 
-    const SHUFFLED: Order = Order { range: 7..30, shuffle: Some(3) };
+    const SHUFFLED: Order = Order { range: 7..30, shuffle: Some(3), share: Share { rank: 0, world: 1 } };
 
     #[test]
     fn threads_and_the_first_step_change_nothing() {
@@ -225,7 +257,7 @@ mod tests {
 
     #[test]
     fn an_error_and_a_panic_arrive_in_their_place() {
-        let order = Order { range: 0..40, shuffle: None };
+        let order = Order { range: 0..40, shuffle: None, share: Share::default() };
         let mut failing = loader(numbers(40, 17), order.clone(), 0..10, 3);
         assert!((0..4).all(|_| failing.next().unwrap().is_ok()));
         assert_eq!(failing.next().unwrap().unwrap_err().to_string(), "sample 17 is broken");
@@ -238,7 +270,7 @@ mod tests {
     #[test]
     fn few_batches_are_made_ahead_and_dropping_stops() {
         let samples = numbers(1 << 30, 1 << 40);
-        let order = Order { range: 0..1 << 30, shuffle: Some(1) };
+        let order = Order { range: 0..1 << 30, shuffle: Some(1), share: Share::default() };
         let mut loader = loader(samples.clone(), order, 0..1 << 28, 2);
         assert!((0..10).all(|_| loader.next().unwrap().is_ok()));
         drop(loader);
@@ -251,7 +283,7 @@ mod tests {
     fn orders_that_do_not_fit_are_refused() {
         let tables = Tables::new(&[3], 4, 1 << 20).unwrap();
         for (range, batch) in [(0..41, 4), (5..5, 4), (0..4, 0)] {
-            assert!(Loader::new(numbers(40, 99), Order { range, shuffle: None }, tables.clone(), batch, 0..1, 1).is_err());
+            assert!(Loader::new(numbers(40, 99), Order { range, shuffle: None, share: Share::default() }, tables.clone(), batch, 0..1, 1).is_err());
         }
         let two = Tables::new(&[3, 3], 4, 1 << 20).unwrap();
         assert!(Loader::new(numbers(40, 99), SHUFFLED, two, 4, 0..1, 1).unwrap_err().to_string().contains("2 tables"));

@@ -38,8 +38,21 @@ impl Session {
 
     /// What training step number `step` runs.
     pub(super) fn step_phases(&mut self, step: u64) -> Result<Vec<usize>> {
-        if step < self.pretrain_steps {
-            return Ok(vec![self.phase(phase::FULL_GRADIENTS)?, self.phase(phase::UPDATE)?]);
+        let mut phases = self.gradient_phases(step)?;
+        phases.push(self.phase(phase::UPDATE)?);
+        phases.extend(self.phase(phase::LEARN).ok().filter(|_| !self.in_full_precision(step)));
+        Ok(phases)
+    }
+
+    /// True for the steps that train in FP32 before quantization begins.
+    pub(super) fn in_full_precision(&self, step: u64) -> bool {
+        step < self.pretrain_steps
+    }
+
+    /// The part of it up to the first gradients.
+    pub(super) fn gradient_phases(&mut self, step: u64) -> Result<Vec<usize>> {
+        if self.in_full_precision(step) {
+            return Ok(vec![self.phase(phase::FULL_GRADIENTS)?]);
         }
         if let Some(view) = self.recorded.quantizing.filter(|_| !self.quantizing) {
             self.engine.write(view, &[1f32.to_bits()])?;
@@ -50,8 +63,7 @@ impl Session {
             phases.push(self.phase(phase::REFRESH)?);
             self.mark_scaled();
         }
-        phases.extend([self.phase(phase::GRADIENTS)?, self.phase(phase::UPDATE)?]);
-        phases.extend(self.phase(phase::LEARN).ok());
+        phases.push(self.phase(phase::GRADIENTS)?);
         Ok(phases)
     }
 

@@ -4,7 +4,7 @@ use super::{Assembled, Preparing, assemble, broken, folder, memory, resolve, sch
 use crate::checkpoint::Checkpoint;
 use crate::config::{Config, Device, Format, OnBadRow, Optim, Schema, Shape};
 use crate::data::ids::Mapper;
-use crate::data::loader::{Loader, Order};
+use crate::data::loader::{Loader, Order, Share};
 use crate::data::{Batch, Block};
 use crate::error::{Error, Result};
 use crate::metrics::Summary;
@@ -224,7 +224,7 @@ impl Trained {
     pub fn evaluate(&mut self, data: &Assembled, range: std::ops::Range<u64>) -> Result<Summary> {
         let batch = self.config.train.eval_batch;
         let steps = 0..(range.end - range.start).div_ceil(batch as u64);
-        let order = Order { range, shuffle: None };
+        let order = Order { range, shuffle: None, share: Share::default() };
         let threads = self.config.train.loader_threads;
         let batches = Loader::new(data.samples.clone(), order, self.model.tables().clone(), batch, steps, threads)?;
         let (mut logits, mut labels) = (Vec::new(), Vec::new());

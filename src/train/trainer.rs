@@ -6,7 +6,7 @@ use super::{Assembled, Evaluation, Event, Facts, Options, Outcome, Progress, bro
 use crate::checkpoint::{self, Checkpoint, State};
 use crate::config::Config;
 use crate::data::Batch;
-use crate::data::loader::{Loader, Order};
+use crate::data::loader::{Loader, Order, Share};
 use crate::error::{Error, Result};
 use crate::metrics::Summary;
 use crate::session::Session;
@@ -156,7 +156,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn loader(&self, range: Range<u64>, shuffle: bool, batch: usize, steps: Range<u64>) -> Result<Loader> {
-        let order = Order { range, shuffle: shuffle.then_some(self.config.seed) };
+        let order = Order { range, shuffle: shuffle.then_some(self.config.seed), share: Share::default() };
         Loader::new(self.data.samples.clone(), order, self.session.tables().clone(), batch, steps, self.config.train.loader_threads)
     }
 
