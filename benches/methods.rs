@@ -8,7 +8,7 @@
 use clap::Parser;
 use dqrm::config::{Config, Device, Format, Method, Preset, ScalePer};
 use dqrm::quant::Bits;
-use dqrm::train::{self, Evaluation, Options, Outcome, Start};
+use dqrm::train::{self, Evaluation, Options, Outcome, Ranks, Start};
 use std::sync::atomic::AtomicBool;
 
 /// Trains the Kaggle model with each method, on the same data with the same seed.
@@ -90,8 +90,8 @@ fn run(args: &Args, bits: Bits, row: &Row) -> dqrm::Result<Outcome> {
     config.optim.lr = args.lr;
     config.train.batch = args.batch;
     config.train.epochs = args.epochs;
-    let options = Options { dir: folder.path().join("run"), start: Start::Fresh, stop: &AtomicBool::new(false) };
-    train::run(&config, &options, &mut |_| ())
+    let options = Options { dir: folder.path().join("run"), start: Start::Fresh, stop: &AtomicBool::new(false), ranks: Ranks::Alone };
+    train::run(&config, options, &mut |_| ())
 }
 
 /// AUC, accuracy and log loss.

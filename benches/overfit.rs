@@ -7,7 +7,7 @@
 use clap::Parser;
 use dqrm::config::{Config, Device, Format, Preset};
 use dqrm::quant::Bits;
-use dqrm::train::{self, Event, Options, Start};
+use dqrm::train::{self, Event, Options, Ranks, Start};
 use plotters::prelude::*;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -55,8 +55,8 @@ fn curve(args: &Args, bits: Bits, seed: u64) -> dqrm::Result<Curve> {
     config.optim.lr = args.lr;
     config.train.epochs = args.epochs;
     let mut aucs = Vec::new();
-    let options = Options { dir: folder.path().join("run"), start: Start::Fresh, stop: &AtomicBool::new(false) };
-    train::run(&config, &options, &mut |event| {
+    let options = Options { dir: folder.path().join("run"), start: Start::Fresh, stop: &AtomicBool::new(false), ranks: Ranks::Alone };
+    train::run(&config, options, &mut |event| {
         if let Event::Evaluated(e) = event
             && e.part == "validation"
         {

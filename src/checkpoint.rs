@@ -22,6 +22,9 @@ pub use header::{Header, decode, encode};
 /// Values moved at once.
 pub const CHUNK: usize = 1 << 18;
 
+/// What names of tensors of the training loop begin with.
+const EXTRA: [&str; 2] = ["dqrm.window.", "dqrm.errors."];
+
 /// Where a checkpoint's values come from and go to.
 pub trait Store {
     /// Every tensor, in the order of the file.
@@ -59,7 +62,7 @@ pub struct State {
     pub provisional: bool,
     /// The model's shape.
     pub shape: Shape,
-    /// Tensors of the training loop (`dqrm.window.*`), `[n]`.
+    /// Tensors of the training loop (`dqrm.window.*`, `dqrm.errors.*`), `[n]`.
     pub extra: Vec<(String, Vec<f32>)>,
 }
 
@@ -211,7 +214,7 @@ impl Checkpoint {
         let others: Vec<String> = self.header.tensors.iter().map(|t| t.name.clone()).filter(|n| !known.contains(n.as_str())).collect();
         let mut extra = Vec::new();
         for name in others {
-            if !name.starts_with("dqrm.window.") {
+            if !EXTRA.iter().any(|prefix| name.starts_with(prefix)) {
                 return Err(
                     self.fail(format!("has a tensor `{name}` that this model lacks; it was trained with another shape or optimizer"))
                 );

@@ -21,6 +21,7 @@ mod worker;
 
 pub use devices::{Adapter, adapters};
 pub use tensors::Tensor;
+pub use worker::Stage;
 
 /// What a finished step left behind.
 #[derive(Debug, Clone, PartialEq)]

@@ -22,7 +22,10 @@ mod imported;
 mod journal;
 mod memory;
 mod pack;
+mod ranks;
+mod stepper;
 mod stream;
+mod traffic;
 mod trainer;
 mod window;
 
@@ -33,6 +36,8 @@ pub use folder::{BEST, CONFIG, IDS, LAST, METRICS, PACKED, free_name};
 pub use imported::{Imported, Wanted, import};
 pub use memory::memory;
 pub use pack::{PackOptions, Packing, pack};
+pub use ranks::{Connect, Ranks, Terms};
+pub use traffic::Traffic;
 
 /// What happens in a run.
 #[derive(Debug, Clone)]
@@ -72,6 +77,8 @@ pub struct Facts {
     pub device: DeviceInfo,
     /// The model.
     pub shape: Shape,
+    /// Workers that train together, and samples of all of them in a step; `None` without workers.
+    pub workers: Option<(usize, u64)>,
     /// Samples to train on.
     pub train: u64,
     /// Samples to validate on.
@@ -105,6 +112,8 @@ pub struct Progress {
     pub samples_per_second: f64,
     /// Time left, in seconds.
     pub seconds_left: f64,
+    /// What workers exchanged since the last report.
+    pub exchange: Option<Traffic>,
 }
 
 /// The result on one part of the data.
@@ -141,6 +150,8 @@ pub struct Options<'a> {
     pub start: Start,
     /// Becomes true when the run shall stop after the current step.
     pub stop: &'a AtomicBool,
+    /// The run's place among others.
+    pub ranks: Ranks,
 }
 
 /// What a finished run leaves behind.
@@ -177,24 +188,41 @@ pub struct Outcome {
 /// # Errors
 /// Settings or data that cannot be used, a folder in use, a full disk, a loss that is not a
 /// number, and [`Error::Interrupted`] when `options.stop` became true.
-pub fn run(config: &Config, options: &Options<'_>, observe: &mut dyn FnMut(&Event<'_>)) -> Result<Outcome> {
-    let mut config = resolve(config)?;
+pub fn run(config: &Config, options: Options<'_>, observe: &mut dyn FnMut(&Event<'_>)) -> Result<Outcome> {
+    let config = resolve(config)?;
     config.validate()?;
-    let resume = options.start == Start::Resume;
-    if resume {
-        folder::check_resume(&options.dir, &config)?;
-    } else {
-        folder::check_fresh(&options.dir)?;
-    }
+    check_folder(&config, &options)?;
     let data = assemble(&config, &mut |what, done, total| observe(&Event::Preparing { what, done, total }))?;
-    for message in &data.messages {
+    run_on(&config, data, options, observe)
+}
+
+/// Whether the folder can take the run.
+fn check_folder(config: &Config, options: &Options<'_>) -> Result<()> {
+    match options.start {
+        _ if !options.ranks.leads() => Ok(()),
+        Start::Resume => folder::check_resume(&options.dir, config),
+        _ => folder::check_fresh(&options.dir),
+    }
+}
+
+/// The same with data that was assembled before, for settings that [`resolve`] gave.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_on(config: &Config, data: Assembled, mut options: Options<'_>, observe: &mut dyn FnMut(&Event<'_>)) -> Result<Outcome> {
+    let mut config = config.clone();
+    config.validate()?;
+    let ranks = std::mem::take(&mut options.ranks);
+    ranks.check(&config.workers)?;
+    let leads = ranks.leads();
+    for message in data.messages.iter().filter(|_| leads) {
         observe(&Event::Warning(&format!("left out: {message}")));
     }
     memory::check(&data.shape, &config, data.samples.max_bag(), memory())?;
     let mut checkpoint = match &options.start {
-        Start::Fresh => None,
-        Start::Init(path) => Some(crate::checkpoint::Checkpoint::open(path)?),
-        Start::Resume => Some(folder::open_last(&options.dir, &data)?),
+        Start::Init(path) if leads => Some(crate::checkpoint::Checkpoint::open(path)?),
+        Start::Resume if leads => Some(folder::open_last(&options.dir, &data)?),
+        _ => None,
     };
     if let Some(checkpoint) = &checkpoint {
         checkpoint.check_weights(&data.shape)?;
@@ -208,17 +236,23 @@ pub fn run(config: &Config, options: &Options<'_>, observe: &mut dyn FnMut(&Even
                 observe(&Event::Warning(&format!("`{}`: {} tensors were not used: {}", path.display(), unused.len(), unused.join(", "))));
             }
         }
-        (Start::Resume, Some(checkpoint)) => saved = Some(checkpoint.load(&mut session)?),
-        _ => session.initialise(config.seed, &mut |done, total| observe(&Event::Preparing { what: "weights", done, total }))?,
+        (Start::Resume, Some(checkpoint)) => {
+            saved = Some(ranks::Resumed { state: checkpoint.load(&mut session)?, best: trainer::best_so_far(&options.dir)? });
+        }
+        (Start::Fresh, _) => {
+            session.initialise(config.seed, &mut |done, total| observe(&Event::Preparing { what: "weights", done, total }))?;
+        }
+        _ => {}
     }
     if config.data.format == Format::Text {
         config.data.schema.width = data.width;
     }
-    if !resume {
+    if leads && options.start != Start::Resume {
         folder::create(&options.dir, &config, &data)?;
     }
-    let trainer = trainer::Trainer::new(&config, options, data, session, saved)?;
-    if resume {
+    let (stepper, saved) = stepper::Stepper::new(ranks, &mut session, &config, &data, checkpoint.is_some(), saved)?;
+    let trainer = trainer::Trainer::new(&config, &options, data, session, stepper, saved)?;
+    if leads && options.start == Start::Resume {
         folder::keep_config(&options.dir, &config)?;
     }
     trainer.run(observe)

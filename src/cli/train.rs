@@ -4,7 +4,7 @@ use super::live::Live;
 use super::options::TrainArgs;
 use super::{note, print, print_json, stop, summary};
 use crate::error::Result;
-use crate::train::{self, Event, Options, Start};
+use crate::train::{self, Event, Options, Ranks, Start};
 use std::sync::atomic::Ordering;
 
 /// Trains, and prints the summary.
@@ -18,8 +18,8 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
     };
     stop::listen()?;
     let mut live = Live::new();
-    let options = Options { dir, start, stop: &stop::STOP };
-    let outcome = train::run(&config, &options, &mut |event| {
+    let options = Options { dir, start, stop: &stop::STOP, ranks: Ranks::Alone };
+    let outcome = train::run(&config, options, &mut |event| {
         if matches!(event, Event::Ready(_)) {
             stop::SAVES.store(true, Ordering::SeqCst);
         }

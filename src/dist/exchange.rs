@@ -174,6 +174,12 @@ impl Exchange {
         self.published
     }
 
+    /// True when this must be quantized with the mean of all ranks' scales.
+    pub fn averages(&self, what: Scaled) -> bool {
+        let bits = if what == Scaled::Rows { self.row_form.bits } else { self.chunk_form.bits };
+        self.published && bits < 32
+    }
+
     /// Says which rows this rank's batch of `step` touches. May be called one step ahead.
     pub fn post_ids(&mut self, step: u64, lists: RowLists) -> Result<(), Refused> {
         let mut payload = Vec::new();

@@ -54,6 +54,16 @@ impl Bytes {
         self.combined(before, u64::saturating_sub)
     }
 
+    /// The mean of `n` such.
+    pub fn over(self, n: u64) -> Bytes {
+        self.mapped(|b| b / n.max(1))
+    }
+
+    fn mapped(self, f: impl Fn(u64) -> u64) -> Bytes {
+        let Bytes { ids, rows, mlps, scales, framing, other } = self;
+        Bytes { ids: f(ids), rows: f(rows), mlps: f(mlps), scales: f(scales), framing: f(framing), other: f(other) }
+    }
+
     fn combined(self, other: Bytes, f: fn(u64, u64) -> u64) -> Bytes {
         Bytes {
             ids: f(self.ids, other.ids),
@@ -79,6 +89,15 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// The sum.
+    pub fn plus(self, other: Ledger) -> Ledger {
+        Ledger {
+            gradient: self.gradient.plus(other.gradient),
+            sent: self.sent.plus(other.sent),
+            received: self.received.plus(other.received),
+        }
+    }
+
     /// What was counted since `before`.
     pub fn since(self, before: Ledger) -> Ledger {
         Ledger {

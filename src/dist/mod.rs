@@ -13,6 +13,7 @@
 //! With sockets and clocks:
 //!
 //! 6. [`transport`]: how frames get from rank to rank.
+//! 7. [`team`]: a rank among its peers: the exchange over a transport, with deadlines.
 //!
 //! A **rank** is a worker's number, the **world size** their count.
 
@@ -23,6 +24,8 @@ pub mod layout;
 pub mod ledger;
 pub mod mlps;
 pub mod rows;
+#[cfg(feature = "cli")]
+pub mod team;
 #[cfg(feature = "cli")]
 pub mod transport;
 pub mod union;

@@ -13,6 +13,13 @@ pub struct Coded {
     pub bytes: Vec<u8>,
 }
 
+impl Coded {
+    /// True unless a gradient was NaN or infinite, which shows in its scale.
+    pub fn is_finite(&self) -> bool {
+        self.scales.iter().all(|s| s.is_finite()) && (!self.scales.is_empty() || first_not_finite(&self.bytes).is_none())
+    }
+}
+
 /// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowForm {

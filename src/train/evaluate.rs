@@ -2,7 +2,7 @@
 
 use super::{Assembled, Preparing, assemble, broken, folder, memory, resolve, schema, stream};
 use crate::checkpoint::Checkpoint;
-use crate::config::{Config, Device, Format, OnBadRow, Optim, Schema, Shape};
+use crate::config::{Config, Device, Format, OnBadRow, Optim, Schema, Shape, Workers};
 use crate::data::ids::Mapper;
 use crate::data::loader::{Loader, Order, Share};
 use crate::data::{Batch, Block};
@@ -112,6 +112,7 @@ impl Trained {
         config.device = device.unwrap_or(config.device);
         config.train.batch = 1;
         config.optim = Optim::default();
+        config.workers = Workers::default();
         let mut checkpoint = Checkpoint::open(&path)?;
         checkpoint.verify()?;
         let shape = checkpoint.header.shape.clone().ok_or_else(|| broken(&path, "has no `dqrm.shape`"))?;

@@ -1,6 +1,6 @@
 //! `metrics.jsonl`: one JSON object a line, one line a report or an evaluation.
 
-use super::{Evaluation, Progress};
+use super::{Evaluation, Progress, Traffic};
 use crate::error::{Error, Result};
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
@@ -26,11 +26,13 @@ pub(super) struct Report<'a> {
     pub(super) auc: Option<f64>,
     pub(super) lr: f64,
     pub(super) samples_per_second: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) exchange: Option<&'a Traffic>,
 }
 
 impl<'a> Report<'a> {
     /// A report of the loop's position.
-    pub(super) fn new(progress: &Progress, epoch_steps: u64, lr: f64) -> Report<'a> {
+    pub(super) fn new(progress: &'a Progress, epoch_steps: u64, lr: f64) -> Report<'a> {
         Report {
             kind: "train",
             step: progress.step,
@@ -39,6 +41,7 @@ impl<'a> Report<'a> {
             auc: progress.auc,
             lr,
             samples_per_second: progress.samples_per_second,
+            exchange: progress.exchange.as_ref(),
         }
     }
 }

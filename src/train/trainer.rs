@@ -1,20 +1,24 @@
 //! The loop itself.
 
 use super::journal::{Journal, Report};
+use super::ranks::Resumed;
+use super::stepper::{Failure, Stepper};
+use super::traffic::Meter;
 use super::window::{Window, report_every};
-use super::{Assembled, Evaluation, Event, Facts, Options, Outcome, Progress, broken, device_text, folder};
+use super::{Assembled, Event, Facts, Options, Outcome, Progress, broken, folder, ranks};
 use crate::checkpoint::{self, Checkpoint, State};
 use crate::config::Config;
 use crate::data::Batch;
 use crate::data::loader::{Loader, Order, Share};
 use crate::error::{Error, Result};
-use crate::metrics::Summary;
 use crate::session::Session;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+
+mod parts;
 
 /// Results are fetched at least this often.
 const FETCH_TIME: Duration = Duration::from_millis(500);
@@ -28,7 +32,12 @@ pub(super) struct Trainer<'a> {
     options: &'a Options<'a>,
     data: Assembled,
     session: Session,
-    journal: Journal,
+    stepper: Stepper,
+    meter: Meter,
+    /// Some rank was asked to stop.
+    stop_agreed: bool,
+    /// At the rank that keeps the run's folder.
+    journal: Option<Journal>,
     window: Window,
     /// Steps done.
     step: u64,
@@ -56,9 +65,13 @@ impl<'a> Trainer<'a> {
         options: &'a Options<'a>,
         data: Assembled,
         mut session: Session,
-        state: Option<State>,
+        mut stepper: Stepper,
+        resumed: Option<Resumed>,
     ) -> Result<Self> {
-        let epoch_steps = (data.parts.train.end - data.parts.train.start).div_ceil(config.train.batch as u64);
+        let leads = stepper.team().is_none_or(|team| team.seat().rank == 0);
+        let global = global_batch(config);
+        let epoch_steps = (data.parts.train.end - data.parts.train.start).div_ceil(global);
+        let (state, best) = resumed.map_or((None, None), |r| (Some(r.state), r.best));
         if config.quant.pretrains() {
             session.set_pretrain_steps(epoch_steps.saturating_mul(config.quant.pretrain_epochs))?;
         }
@@ -79,8 +92,11 @@ impl<'a> Trainer<'a> {
             None => Window::default(),
         };
         Ok(Trainer {
-            best: if state.is_some() { best_so_far(&options.dir)? } else { None },
-            journal: Journal::open(&options.dir.join(folder::METRICS), lines)?,
+            best,
+            journal: if leads { Some(Journal::open(&options.dir.join(folder::METRICS), lines)?) } else { None },
+            stepper,
+            meter: Meter::default(),
+            stop_agreed: false,
             saved: state.map(|s| s.step),
             recent_auc: None,
             in_flight: VecDeque::new(),
@@ -100,12 +116,26 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Trains to the end and evaluates the test part.
+    /// Trains to the end and evaluates the test part. With workers, the others learn why this one ends.
     pub(super) fn run(mut self, observe: Observe<'_>) -> Result<Outcome> {
+        let outcome = self.run_steps(observe).map_err(|error| self.with_checkpoint(error));
+        if let Some(team) = self.stepper.team() {
+            team.end(outcome.as_ref().err().map(Error::to_string).as_deref());
+        }
+        outcome
+    }
+
+    fn run_steps(&mut self, observe: Observe<'_>) -> Result<Outcome> {
         observe(&Event::Ready(&self.facts()));
         let mut validation = None;
-        let mut batches =
-            self.loader(self.data.parts.train.clone(), self.config.data.shuffle, self.config.train.batch, self.step..self.steps)?;
+        let order = self.data.parts.train.clone();
+        let mut batches = Vec::new();
+        for share in self.stepper.shares() {
+            batches.push(self.loader(order.clone(), self.config.data.shuffle, self.config.train.batch, self.step..self.steps, share)?);
+        }
+        let mut alone = if matches!(self.stepper, Stepper::Alone) { batches.pop() } else { None };
+        self.stepper.begin(&self.session, batches, self.step)?;
+        self.compare(None)?;
         loop {
             let (epoch_end, last) = (self.due(self.epoch_steps), self.step == self.steps);
             let evaluate = epoch_end || self.due(self.config.train.eval_every);
@@ -116,6 +146,11 @@ impl<'a> Trainer<'a> {
             if self.stopped() {
                 return Err(self.interrupted(observe));
             }
+            if epoch_end || last {
+                self.compare(None)?;
+            } else if self.due(self.config.workers.check_every) {
+                self.compare(Some(self.step / self.config.workers.check_every))?;
+            }
             if save && self.saved != Some(self.step) {
                 self.save(observe)?;
             }
@@ -125,9 +160,32 @@ impl<'a> Trainer<'a> {
             if last {
                 break;
             }
-            self.train(&mut batches, observe)?;
+            match &mut alone {
+                Some(batches) => self.train(batches, observe)?,
+                None => self.train_together(observe)?,
+            }
         }
         self.finish(validation, observe)
+    }
+
+    /// Compares the replicas of all ranks, unless that is switched off.
+    fn compare(&mut self, round: Option<u64>) -> Result<()> {
+        match self.stepper.team() {
+            Some(team) if self.config.workers.check_every > 0 => ranks::compare(team, &mut self.session, self.step, round),
+            _ => Ok(()),
+        }
+    }
+
+    /// An error about peers, with the checkpoint that is left.
+    fn with_checkpoint(&self, mut error: Error) -> Error {
+        if let Error::Peer { kept, .. } | Error::Replica { kept, .. } = &mut error {
+            let path = self.options.dir.join(folder::LAST);
+            *kept = match self.saved {
+                Some(step) => format!("The last checkpoint, `{}` (step {step}), is kept; go on with --resume", path.display()),
+                None => "No checkpoint had been written yet".into(),
+            };
+        }
+        error
     }
 
     /// True at every multiple of `every` steps but the first.
@@ -135,7 +193,15 @@ impl<'a> Trainer<'a> {
         self.step > 0 && every > 0 && self.step.is_multiple_of(every)
     }
 
+    /// The run shall stop. Ranks agree on it at the end of a step or of an evaluation.
     fn stopped(&self) -> bool {
+        match self.stepper {
+            Stepper::Rank(_) => self.stop_agreed,
+            _ => self.asked_to_stop(),
+        }
+    }
+
+    fn asked_to_stop(&self) -> bool {
         self.options.stop.load(Ordering::Relaxed)
     }
 
@@ -145,6 +211,7 @@ impl<'a> Trainer<'a> {
             dir: self.options.dir.clone(),
             device: self.session.device().clone(),
             shape: self.data.shape.clone(),
+            workers: self.config.workers.on().then(|| (self.config.workers.count, global_batch(self.config))),
             train: len(&self.data.parts.train),
             validation: len(&self.data.parts.validation),
             test: len(&self.data.parts.test),
@@ -155,8 +222,8 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    fn loader(&self, range: Range<u64>, shuffle: bool, batch: usize, steps: Range<u64>) -> Result<Loader> {
-        let order = Order { range, shuffle: shuffle.then_some(self.config.seed), share: Share::default() };
+    fn loader(&self, range: Range<u64>, shuffle: bool, batch: usize, steps: Range<u64>, share: Share) -> Result<Loader> {
+        let order = Order { range, shuffle: shuffle.then_some(self.config.seed), share };
         Loader::new(self.data.samples.clone(), order, self.session.tables().clone(), batch, steps, self.config.train.loader_threads)
     }
 
@@ -176,6 +243,39 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
+    /// One step with workers.
+    fn train_together(&mut self, observe: Observe<'_>) -> Result<()> {
+        let began = Instant::now();
+        let train = &self.data.parts.train;
+        let order = Order { range: train.clone(), shuffle: None, share: Share { rank: 0, world: self.config.workers.count } };
+        let global = order.global_samples(self.config.train.batch, self.step);
+        let stop = self.asked_to_stop();
+        let done = match &mut self.stepper {
+            Stepper::Alone => return Err(Error::Plan("a step of workers in a run without".into())),
+            Stepper::Rank(rank) => rank.step(&mut self.session, self.step, global, stop),
+            Stepper::Simulated(all) => all.step(&mut self.session, self.step, global, stop),
+        };
+        let done = match done {
+            Ok(done) => done,
+            Err(Failure::Error(error)) => return Err(error),
+            Err(Failure::Gradient(bad)) => return Err(self.not_finite(self.step, f32::NAN, Some(bad.0))),
+        };
+        if !done.loss.is_finite() {
+            return Err(self.not_finite(self.step, done.loss, None));
+        }
+        self.trained += began.elapsed();
+        self.samples += done.samples;
+        self.stop_agreed |= done.stop;
+        self.meter.push(&done);
+        let step = self.step;
+        self.step += 1;
+        self.take_result(step, done.loss, &done.logits, &done.labels, observe)?;
+        if self.fetched.elapsed() > FETCH_TIME {
+            self.fetch(observe)?;
+        }
+        Ok(())
+    }
+
     /// Fetches the results of the steps in flight, checks their losses and reports.
     fn fetch(&mut self, observe: Observe<'_>) -> Result<()> {
         let began = Instant::now();
@@ -187,18 +287,28 @@ impl<'a> Trainer<'a> {
             if !result.loss.is_finite() {
                 return Err(self.not_finite(result.step, result.loss, None));
             }
-            self.window.push(result.loss, &result.logits, &labels);
-            if (result.step + 1).is_multiple_of(report_every(self.config.train.batch)) {
-                self.recent_auc = self.window.auc();
-                let progress = self.progress(result.step + 1);
-                let lr = self.config.optim.lr_at(result.step);
-                self.journal.add(&Report::new(&progress, self.epoch_steps, lr))?;
-                observe(&Event::Progress(&progress));
-                self.window.clear();
-            }
+            self.take_result(result.step, result.loss, &result.logits, &labels, observe)?;
         }
         if !self.window.is_empty() {
             observe(&Event::Progress(&self.progress(self.step)));
+        }
+        Ok(())
+    }
+
+    /// Takes in the result of a step; reports when enough have come together.
+    fn take_result(&mut self, step: u64, loss: f32, logits: &[f32], labels: &[f32], observe: Observe<'_>) -> Result<()> {
+        self.window.push(loss, logits, labels);
+        if (step + 1).is_multiple_of(report_every(self.config.train.batch)) {
+            self.recent_auc = self.window.auc();
+            let played = if let Stepper::Simulated(_) = self.stepper { self.config.workers.count } else { 1 };
+            let exchange = self.meter.take(&self.data.shape, played);
+            let progress = Progress { exchange, ..self.progress(step + 1) };
+            let lr = self.config.optim.lr_at(step) * self.config.workers.lr_factor();
+            if let Some(journal) = &mut self.journal {
+                journal.add(&Report::new(&progress, self.epoch_steps, lr))?;
+            }
+            observe(&Event::Progress(&progress));
+            self.window.clear();
         }
         Ok(())
     }
@@ -215,58 +325,12 @@ impl<'a> Trainer<'a> {
             auc: self.recent_auc,
             samples_per_second: rate,
             seconds_left: (self.steps - step) as f64 * self.trained.as_secs_f64() / done,
+            exchange: None,
         }
     }
 
     fn rate(&self) -> f64 {
         if self.samples == 0 { 0.0 } else { self.samples as f64 / self.trained.as_secs_f64().max(1e-9) }
-    }
-
-    /// Evaluates a part of the data; `None` when it is empty. A request to stop ends it early.
-    fn part(&mut self, name: &str, range: Range<u64>) -> Result<Option<Evaluation>> {
-        if range.is_empty() {
-            return Ok(None);
-        }
-        let batch = self.config.train.eval_batch as u64;
-        let batches = self.loader(range.clone(), false, batch as usize, 0..(range.end - range.start).div_ceil(batch))?;
-        self.session.begin_evaluation()?;
-        let (mut logits, mut labels) = (Vec::new(), Vec::new());
-        for batch in batches {
-            let batch = batch?;
-            logits.extend(pollster::block_on(self.session.logits(&batch))?);
-            labels.extend(&batch.labels);
-            if self.stopped() {
-                return Ok(None);
-            }
-        }
-        if let Some(bad) = logits.iter().find(|l| !l.is_finite()) {
-            return Err(self.not_finite(self.step.saturating_sub(1), *bad, None));
-        }
-        Ok(Some(Evaluation::new(name, self.step, self.epoch_steps, Summary::from_logits(&logits, &labels))))
-    }
-
-    /// Evaluates the validation part and keeps the weights when they are the best so far. The best
-    /// is chosen among the evaluations that the settings ask for; one where the run is cut short
-    /// (`provisional`) counts only while there is no other, so that a run made longer later gives
-    /// what it would have given in one piece. Weights that were never quantized are not candidates, unless
-    /// the run ends before it quantizes.
-    fn validate(&mut self, provisional: bool, observe: Observe<'_>) -> Result<Option<Evaluation>> {
-        let result = self.part("validation", self.data.parts.validation.clone())?;
-        if self.stopped() {
-            return Err(self.interrupted(observe));
-        }
-        let Some(evaluation) = result else { return Ok(None) };
-        let pretraining = self.session.pretraining();
-        let provisional = provisional || pretraining;
-        let candidate = !pretraining || self.step == self.steps;
-        let better = |auc: f64| candidate && self.best.is_none_or(|(best, _)| auc > best && !provisional);
-        if let Some(auc) = evaluation.summary.auc.filter(|&auc| better(auc)) {
-            self.write(folder::BEST, Some((auc, provisional)), observe)?;
-            self.best = Some((auc, self.step));
-        }
-        self.journal.evaluation(&evaluation)?;
-        observe(&Event::Evaluated(&evaluation));
-        Ok(Some(evaluation))
     }
 
     /// Writes `last.safetensors`.
@@ -277,22 +341,32 @@ impl<'a> Trainer<'a> {
     }
 
     fn write(&mut self, name: &str, measured: Option<(f64, bool)>, observe: Observe<'_>) -> Result<()> {
+        const PHASE: &str = "checkpoint";
         let path = self.options.dir.join(name);
+        let mut extra = Vec::new();
+        if measured.is_none() {
+            extra = self.window.tensors();
+            extra.extend(self.stepper.errors(&mut self.session)?);
+        }
+        let Some(journal) = &self.journal else {
+            // rank 0 writes; whoever goes on before it has, might lose more than one checkpoint
+            return self.stepper.team().map_or(Ok(()), |team| team.barrier(PHASE));
+        };
         let state = State {
             step: self.step,
             epoch: self.step / self.epoch_steps,
-            lines: self.journal.lines,
+            lines: journal.lines,
             validation_auc: measured.map(|(auc, _)| auc),
             provisional: measured.is_some_and(|(_, provisional)| provisional),
             shape: self.data.shape.clone(),
-            extra: if measured.is_none() { self.window.tensors() } else { Vec::new() },
+            extra,
         };
         if let Err(bad) = checkpoint::write(&path, &mut self.session, &state)? {
             let place = format!("`{}` (value {} is {})", bad.tensor, bad.index, bad.value);
             return Err(self.not_finite(self.step.saturating_sub(1), f32::NAN, Some(place)));
         }
         observe(&Event::Saved { path: &path, step: self.step });
-        Ok(())
+        self.stepper.team().map_or(Ok(()), |team| team.barrier(PHASE))
     }
 
     /// Saves, and says how to go on.
@@ -327,47 +401,6 @@ impl<'a> Trainer<'a> {
             kept: format!("{kept}; try a smaller learning rate than {lr} (--lr) or a warm-up (optim.warmup_steps)"),
         }
     }
-
-    /// Evaluates the test part with the last and with the best weights.
-    fn finish(mut self, validation: Option<Evaluation>, observe: Observe<'_>) -> Result<Outcome> {
-        let test = self.data.parts.test.clone();
-        let end = self.part("test", test.clone())?;
-        if self.stopped() {
-            return Err(self.interrupted(observe));
-        }
-        let best = match (self.best, &end) {
-            (Some((_, step)), Some(end)) if step == self.step => Some(Evaluation { part: "test at best validation".into(), ..end.clone() }),
-            (Some((_, step)), Some(_)) => {
-                Checkpoint::open(&self.options.dir.join(folder::BEST))?.load_inference(&mut self.session)?;
-                let at_end = std::mem::replace(&mut self.step, step);
-                let best = self.part("test at best validation", test.clone())?;
-                self.step = at_end;
-                best
-            }
-            _ => None,
-        };
-        if self.stopped() {
-            return Err(self.interrupted(observe));
-        }
-        for evaluation in end.iter().chain(&best) {
-            self.journal.evaluation(evaluation)?;
-            observe(&Event::Evaluated(evaluation));
-        }
-        Ok(Outcome {
-            dir: self.options.dir.clone(),
-            device: device_text(self.session.device()),
-            steps: self.steps,
-            teacher_auc: self.data.teacher_auc(test)?,
-            fp32_bytes: self.data.shape.fp32_bytes(),
-            packed_bytes: self.data.shape.packed_bytes(&self.config.quant),
-            samples_per_second: self.rate(),
-            skipped_rows: self.data.skipped,
-            best_validation_auc: self.best.map(|b| b.0),
-            validation,
-            end,
-            best,
-        })
-    }
 }
 
 /// The epoch of the last of `step` steps, the first is 0.
@@ -375,8 +408,13 @@ fn running_epoch(step: u64, epoch_steps: u64) -> u64 {
     step.saturating_sub(1) / epoch_steps.max(1)
 }
 
+/// Samples of all workers in a step.
+fn global_batch(config: &Config) -> u64 {
+    (config.train.batch as u64).saturating_mul(config.workers.count.max(1) as u64)
+}
+
 /// What `best.safetensors` says of itself, unless it was only provisional.
-fn best_so_far(dir: &Path) -> Result<Option<(f64, u64)>> {
+pub(super) fn best_so_far(dir: &Path) -> Result<Option<(f64, u64)>> {
     let path = dir.join(folder::BEST);
     if !path.exists() {
         return Ok(None);

@@ -1,0 +1,337 @@
+//! A rank among its peers: the exchange driven over a transport, with deadlines, and what ranks do together
+//! outside of steps.
+
+use super::exchange::{Exchange, Merged, Refused, Scaled, Seat};
+use super::frame::{Frame, Kind, Limits};
+use super::transport::{Lost, Transport};
+use crate::error::{Error, Result};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The longest piece of something large.
+const PIECE: usize = 1 << 20;
+/// Pieces of a broadcast after which all ranks meet, so that none has to keep much.
+const MEET: usize = 16;
+/// Frames of one peer that may wait for their turn: a few collectives' worth.
+const WAITING: usize = 4 * MEET;
+
+/// How long to wait for peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// In a step.
+    pub step: Duration,
+    /// Around evaluations, checkpoints and the start, where one rank may have much to do.
+    pub long: Duration,
+}
+
+impl Default for Patience {
+    /// 30 seconds in a step, 10 minutes elsewhere. (A peer that is gone or silent is noticed by the transport.)
+    fn default() -> Patience {
+        Patience { step: Duration::from_secs(30), long: Duration::from_secs(600) }
+    }
+}
+
+/// What a peer said outside of steps.
+#[derive(Debug)]
+struct Waiting {
+    from: usize,
+    frame: Frame,
+}
+
+/// A rank and its connections.
+#[derive(Debug)]
+pub struct Team {
+    transport: Box<dyn Transport>,
+    exchange: Exchange,
+    seat: Seat,
+    patience: Patience,
+    waiting: VecDeque<Waiting>,
+    /// Collectives so far; all ranks count alike.
+    sequence: u64,
+    step: u64,
+    merging: Duration,
+    ended: bool,
+}
+
+/// The frames that a team exchanges, as limits for a transport.
+pub fn limits(exchange: &Exchange) -> Limits {
+    let mut limits = Limits::none();
+    exchange.allow(&mut limits);
+    limits.allow(Kind::Hashes, PIECE as u64 + 8);
+    limits.allow(Kind::Gather, PIECE as u64 + 8);
+    limits.allow(Kind::Broadcast, PIECE as u64 + 8);
+    limits
+}
+
+impl Team {
+    /// A rank whose transport is connected.
+    pub fn new(transport: Box<dyn Transport>, exchange: Exchange, seat: Seat, patience: Patience) -> Team {
+        Team { transport, exchange, seat, patience, waiting: VecDeque::new(), sequence: 0, step: 0, merging: Duration::ZERO, ended: false }
+    }
+
+    /// Who this is.
+    pub fn seat(&self) -> &Seat {
+        &self.seat
+    }
+
+    /// The exchange, to post to.
+    pub fn exchange(&mut self) -> &mut Exchange {
+        &mut self.exchange
+    }
+
+    /// Time spent on decoding and summing so far.
+    pub fn merging(&self) -> Duration {
+        self.merging
+    }
+
+    /// Says which step is under way, for errors.
+    pub fn at_step(&mut self, step: u64) {
+        self.step = step;
+    }
+
+    fn peer(&self, rank: usize, phase: &'static str, reason: String) -> Error {
+        Error::Peer { rank, reason, step: self.step, phase, kept: String::new() }
+    }
+
+    fn lost(&self, phase: &'static str) -> impl Fn(Lost) -> Error + '_ {
+        move |lost| self.peer(lost.rank, phase, lost.reason)
+    }
+
+    /// The error for something a peer sent.
+    pub fn refused(&self, phase: &'static str, refused: Refused) -> Error {
+        self.peer(refused.rank, phase, refused.reason)
+    }
+
+    /// Sends what the exchange has to say.
+    fn send_all(&mut self, phase: &'static str) -> Result<()> {
+        for out in self.exchange.outgoing() {
+            let all = 0..self.seat.world;
+            let peers = match out.to {
+                Some(to) => to..to + 1,
+                None => all,
+            };
+            for to in peers.filter(|&to| to != self.seat.rank) {
+                self.transport.send(to, &out.bytes).map_err(|lost| self.peer(lost.rank, phase, lost.reason))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes at most one frame, waiting up to `patience` for it; false when none came.
+    fn receive(&mut self, phase: &'static str, patience: Duration) -> Result<bool> {
+        let Some((from, frame)) = self.transport.receive(patience).map_err(self.lost(phase))? else { return Ok(false) };
+        let (bytes, began) = (frame.payload.len(), Instant::now());
+        let accepted = self.exchange.accept(from, frame);
+        self.merging += began.elapsed();
+        match accepted {
+            Ok(None) => {}
+            Ok(Some(frame)) => {
+                self.exchange.count_other(frame.kind, bytes, 0, true);
+                if self.waiting.iter().filter(|w| w.from == from).count() >= WAITING {
+                    return Err(self.peer(from, phase, format!("sent more {:?} than can be used", frame.kind)));
+                }
+                self.waiting.push_back(Waiting { from, frame });
+            }
+            Err(refused) => return Err(self.refused(phase, refused)),
+        }
+        Ok(true)
+    }
+
+    /// Sends what is to be sent and takes what has come, without waiting.
+    pub fn pump(&mut self, phase: &'static str) -> Result<()> {
+        self.send_all(phase)?;
+        while self.receive(phase, Duration::ZERO)? {
+            self.send_all(phase)?;
+        }
+        Ok(())
+    }
+
+    /// Pumps until `ready` gives something.
+    fn wait<T>(&mut self, phase: &'static str, mut ready: impl FnMut(&mut Exchange) -> Result<Option<T>, Refused>) -> Result<T> {
+        let began = Instant::now();
+        loop {
+            self.send_all(phase)?;
+            let began_merging = Instant::now();
+            let found = ready(&mut self.exchange);
+            self.merging += began_merging.elapsed();
+            match found {
+                Ok(Some(value)) => return Ok(value),
+                Ok(None) => {}
+                Err(refused) => return Err(self.refused(phase, refused)),
+            }
+            let left = self.patience.step.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return Err(self.late(phase));
+            }
+            self.receive(phase, left)?;
+        }
+    }
+
+    /// The error for a peer that is alive but did not send what is due.
+    fn late(&mut self, phase: &'static str) -> Error {
+        let missing = self.exchange.missing(self.step);
+        let me = self.seat.rank;
+        let found = missing.iter().find_map(|(what, ranks)| ranks.iter().find(|&&r| r != me).map(|&r| (*what, r, ranks.len())));
+        let (what, rank, count) = found.unwrap_or((phase, usize::from(me == 0), 1));
+        let others = if count > 1 { format!(" (nor did {} others)", count - 1) } else { String::new() };
+        self.peer(rank, phase, format!("did not send its {what} within {} s{others}", self.patience.step.as_secs_f32()))
+    }
+
+    /// The mean of all ranks' scales, in the published mode.
+    pub fn averaged(&mut self, step: u64, what: Scaled) -> Result<Vec<f32>> {
+        self.wait("scales", |exchange| Ok(exchange.averaged(step, what)))
+    }
+
+    /// The sums of a step.
+    ///
+    /// # Errors
+    /// A peer that is gone, silent, late, or sent what cannot be used.
+    pub fn merged(&mut self, step: u64) -> Result<Merged> {
+        self.wait("gradients", |exchange| exchange.take(step))
+    }
+
+    /// Sends a frame of a collective to `peers`.
+    fn say(&mut self, phase: &'static str, kind: Kind, part: u8, payload: Vec<u8>, peers: &[usize]) -> Result<()> {
+        let (attempt, from, step) = (self.seat.attempt, self.seat.rank as u32, self.sequence);
+        self.exchange.count_other(kind, payload.len(), peers.len(), false);
+        let bytes: Arc<[u8]> = Frame { kind, part, attempt, from, step, payload }.encode().into();
+        peers.iter().try_for_each(|&to| self.transport.send(to, &bytes).map_err(self.lost(phase)))
+    }
+
+    /// The next frame of a collective from `from`.
+    fn hear(&mut self, phase: &'static str, kind: Kind, part: u8, from: usize) -> Result<Vec<u8>> {
+        let began = Instant::now();
+        loop {
+            if let Some(place) = self.waiting.iter().position(|w| w.from == from) {
+                let Some(Waiting { frame, .. }) = self.waiting.remove(place) else { continue };
+                if (frame.kind, frame.part, frame.step) != (kind, part, self.sequence) {
+                    let text = format!("is at another point of the job: it sent {:?} number {}, here {kind:?} number {} is due", frame.kind, frame.step, self.sequence);
+                    return Err(self.peer(from, phase, text));
+                }
+                return Ok(frame.payload);
+            }
+            let left = self.patience.long.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return Err(self.peer(from, phase, format!("did not answer within {} s", self.patience.long.as_secs_f32())));
+            }
+            self.receive(phase, left)?;
+        }
+    }
+
+    fn others(&self) -> Vec<usize> {
+        (0..self.seat.world).filter(|&r| r != self.seat.rank).collect()
+    }
+
+    /// Waits until every rank has come here.
+    pub fn barrier(&mut self, phase: &'static str) -> Result<()> {
+        self.send_all(phase)?;
+        let others = self.others();
+        self.say(phase, Kind::Barrier, 0, Vec::new(), &others)?;
+        for from in others {
+            self.hear(phase, Kind::Barrier, 0, from)?;
+        }
+        self.sequence += 1;
+        Ok(())
+    }
+
+    /// Every rank's bytes, at `root` or, without one, at every rank; elsewhere nothing. At most `most` bytes of each, and
+    /// 32 MiB.
+    pub fn gather(&mut self, phase: &'static str, mine: &[u8], root: Option<usize>, most: u64) -> Result<Vec<Vec<u8>>> {
+        self.send_all(phase)?;
+        let me = self.seat.rank;
+        let to: Vec<usize> = self.others().into_iter().filter(|&r| root.is_none_or(|root| root == r)).collect();
+        self.say(phase, Kind::Gather, 0, (mine.len() as u64).to_le_bytes().to_vec(), &to)?;
+        if mine.len() > WAITING / 2 * PIECE {
+            return Err(Error::Plan(format!("{} bytes are too much to gather at once", mine.len())));
+        }
+        let receives = root.is_none_or(|root| root == me);
+        let others = if receives { self.others() } else { Vec::new() };
+        let mut all = vec![Vec::new(); if receives { self.seat.world } else { 0 }];
+        let mut left = vec![0u64; self.seat.world];
+        for &from in &others {
+            left[from] = length(&self.hear(phase, Kind::Gather, 0, from)?).filter(|&n| n <= most).ok_or_else(|| {
+                self.peer(from, phase, format!("wants to send more than the {most} bytes that are possible"))
+            })?;
+        }
+        for piece in mine.chunks(PIECE) {
+            self.say(phase, Kind::Gather, 1, piece.to_vec(), &to)?;
+        }
+        for &from in &others {
+            while left[from] > 0 {
+                let piece = self.hear(phase, Kind::Gather, 1, from)?;
+                if piece.is_empty() || piece.len() as u64 > left[from] {
+                    return Err(self.peer(from, phase, "sent another number of bytes than it had said".into()));
+                }
+                left[from] -= piece.len() as u64;
+                all[from].extend(piece);
+            }
+        }
+        if receives {
+            all[me] = mine.to_vec();
+        }
+        self.sequence += 1;
+        Ok(all)
+    }
+
+    /// Bytes of rank 0 to all: there `Some`, elsewhere `None` and the most they may be.
+    pub fn broadcast(&mut self, phase: &'static str, mine: Option<&[u8]>, most: u64) -> Result<Vec<u8>> {
+        self.send_all(phase)?;
+        let others = self.others();
+        let (len, mut bytes) = match mine {
+            Some(bytes) => {
+                self.say(phase, Kind::Broadcast, 0, (bytes.len() as u64).to_le_bytes().to_vec(), &others)?;
+                (bytes.len() as u64, bytes.to_vec())
+            }
+            None => {
+                let len = length(&self.hear(phase, Kind::Broadcast, 0, 0)?).filter(|&n| n <= most);
+                (len.ok_or_else(|| self.peer(0, phase, format!("wants to send more than the {most} bytes that are possible")))?, Vec::new())
+            }
+        };
+        let pieces = len.div_ceil(PIECE as u64) as usize;
+        for i in 0..pieces {
+            match mine {
+                Some(all) => self.say(phase, Kind::Broadcast, 1, all[i * PIECE..all.len().min((i + 1) * PIECE)].to_vec(), &others)?,
+                None => {
+                    let piece = self.hear(phase, Kind::Broadcast, 1, 0)?;
+                    let wanted = (len as usize - i * PIECE).min(PIECE);
+                    if piece.len() != wanted {
+                        return Err(self.peer(0, phase, format!("sent a piece of {} bytes where {wanted} were due", piece.len())));
+                    }
+                    bytes.extend(piece);
+                }
+            }
+            if (i + 1) % MEET == 0 {
+                self.barrier(phase)?;
+            }
+        }
+        self.sequence += 1;
+        Ok(bytes)
+    }
+
+    /// The last word: finished, or why this rank ends.
+    pub fn end(&mut self, reason: Option<&str>) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let text = reason.unwrap_or_default();
+        let cut = (0..=text.len().min(1000)).rev().find(|&n| text.is_char_boundary(n)).unwrap_or(0);
+        for to in self.others() {
+            let frame =
+                Frame { kind: Kind::Bye, part: 0, attempt: self.seat.attempt, from: self.seat.rank as u32, step: self.step, payload: text.as_bytes()[..cut].to_vec() };
+            // whoever is gone already needs no farewell
+            let _ = self.transport.send(to, &frame.encode().into());
+        }
+        self.transport.flush(Duration::from_secs(2));
+    }
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.end(Some("stopped before the job was done"));
+    }
+}
+
+fn length(payload: &[u8]) -> Option<u64> {
+    payload.try_into().ok().map(u64::from_le_bytes)
+}
