@@ -98,6 +98,20 @@ impl Team {
         move |lost| self.peer(lost.rank, phase, lost.reason)
     }
 
+    /// The error for a peer that takes nothing any more: its last word says more than the closed door.
+    fn unsendable(&mut self, phase: &'static str, lost: Lost) -> Error {
+        const LAST_WORD: Duration = Duration::from_millis(200);
+        let began = Instant::now();
+        while let Some(left) = LAST_WORD.checked_sub(began.elapsed()) {
+            match self.transport.receive(left) {
+                Err(said) => return self.peer(said.rank, phase, said.reason),
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+            }
+        }
+        self.peer(lost.rank, phase, lost.reason)
+    }
+
     /// The error for something a peer sent.
     pub fn refused(&self, phase: &'static str, refused: Refused) -> Error {
         self.peer(refused.rank, phase, refused.reason)
@@ -112,7 +126,9 @@ impl Team {
                 None => all,
             };
             for to in peers.filter(|&to| to != self.seat.rank) {
-                self.transport.send(to, &out.bytes).map_err(|lost| self.peer(lost.rank, phase, lost.reason))?;
+                if let Err(lost) = self.transport.send(to, &out.bytes) {
+                    return Err(self.unsendable(phase, lost));
+                }
             }
         }
         Ok(())
@@ -196,7 +212,12 @@ impl Team {
         let (attempt, from, step) = (self.seat.attempt, self.seat.rank as u32, self.sequence);
         self.exchange.count_other(kind, payload.len(), peers.len(), false);
         let bytes: Arc<[u8]> = Frame { kind, part, attempt, from, step, payload }.encode().into();
-        peers.iter().try_for_each(|&to| self.transport.send(to, &bytes).map_err(self.lost(phase)))
+        for &to in peers {
+            if let Err(lost) = self.transport.send(to, &bytes) {
+                return Err(self.unsendable(phase, lost));
+            }
+        }
+        Ok(())
     }
 
     /// The next frame of a collective from `from`.

@@ -12,7 +12,8 @@ use std::sync::Arc;
 /// Gets (what is done, units done, units in all).
 pub type Preparing<'a> = dyn FnMut(&str, u64, u64) + 'a;
 
-/// Data and the shape that fits it.
+/// Data and the shape that fits it. Copies share the samples.
+#[derive(Clone)]
 pub struct Assembled {
     /// The model.
     pub shape: Shape,
@@ -23,7 +24,7 @@ pub struct Assembled {
     /// The generator, when the clicks are synthetic.
     pub clicks: Option<Arc<Clicks>>,
     /// The id dictionary as bytes, for text data.
-    pub ids: Option<Vec<u8>>,
+    pub ids: Option<Arc<Vec<u8>>>,
     /// Columns of a line of text data, where they are numbered and all files agree.
     pub width: Option<usize>,
     /// Malformed lines left out.
@@ -148,7 +149,7 @@ fn text(config: &Config, preparing: &mut Preparing<'_>) -> Result<Assembled> {
     let shape =
         crate::config::Model { rows: None, ..config.model.clone() }.shape(Some(prepared.dense()), Some(prepared.rows().to_vec()))?;
     let (parts, skipped, messages) = (prepared.parts(), prepared.skipped(), prepared.messages().to_vec());
-    let (ids, width) = (Some(prepared.mapper().to_bytes()), prepared.width());
+    let (ids, width) = (Some(Arc::new(prepared.mapper().to_bytes())), prepared.width());
     check_parts(config, &parts, prepared.len())?;
     Ok(Assembled { shape, samples: Arc::new(prepared), parts, clicks: None, ids, width, skipped, messages })
 }

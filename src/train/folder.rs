@@ -102,7 +102,7 @@ pub(super) fn create(dir: &Path, config: &Config, data: &Assembled) -> Result<()
     std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
     if let Some(ids) = &data.ids {
         let path = dir.join(IDS);
-        std::fs::write(&path, ids).map_err(Error::io("write", path))?;
+        std::fs::write(&path, ids.as_slice()).map_err(Error::io("write", path))?;
     }
     config_file::write(config, &dir.join(CONFIG))
 }
@@ -115,7 +115,7 @@ pub(super) fn open_last(dir: &Path, data: &Assembled) -> Result<Checkpoint> {
     }
     if let Some(ids) = &data.ids {
         let kept = std::fs::read(dir.join(IDS)).map_err(Error::io("read", dir.join(IDS)))?;
-        if kept != *ids {
+        if kept != **ids {
             return Err(Error::Data(format!(
                 "the data gives other row numbers than {IDS} of `{}`; the files have changed since the run began",
                 dir.display()

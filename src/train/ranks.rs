@@ -80,7 +80,7 @@ pub(super) fn terms(config: &Config, data: &Assembled) -> Result<Terms> {
     };
     let mut train = config.train.clone();
     train.loader_threads = 0;
-    let ids = data.ids.as_deref().map_or(0, |ids| xxh3_64(ids));
+    let ids = data.ids.as_ref().map_or(0, |ids| xxh3_64(ids));
     let mut synthetic = config.data.clone();
     (synthetic.files, synthetic.cache) = (Vec::new(), String::new());
     let parts = (data.samples.len(), &data.parts, ids, data.skipped);

@@ -4,6 +4,9 @@ use super::frame::Frame;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub mod inproc;
+pub mod network;
+
 /// A peer that is gone, silent, or not to be understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {

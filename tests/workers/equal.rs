@@ -1,0 +1,78 @@
+use crate::job::{Play, config, differing, run, trained, weights};
+use dqrm::config::{GradientScale, LrRule, RowSums, Workers};
+use dqrm::quant::Bits;
+use dqrm::train::Start;
+
+/// FP32 exchange.
+fn exact(count: usize) -> Workers {
+    Workers { row_bits: Bits::None, mlp_bits: Bits::None, ..config(count, 1).workers }
+}
+
+/// The largest difference of two runs' weights, relative to the largest weight of the tensor.
+fn difference(a: &[(String, Vec<f32>)], b: &[(String, Vec<f32>)]) -> f32 {
+    let of_tensor = |((name, a), (other, b)): (&(String, Vec<f32>), &(String, Vec<f32>))| {
+        assert_eq!((name, a.len()), (other, b.len()));
+        let largest = a.iter().fold(1e-3f32, |m, v| m.max(v.abs()));
+        a.iter().zip(b).map(|(a, b)| (a - b).abs() / largest).fold(0.0, f32::max)
+    };
+    a.iter().zip(b).map(of_tensor).fold(0.0, f32::max)
+}
+
+#[test]
+fn workers_with_fp32_exchange_train_the_model_of_one_with_all_samples() {
+    // FP32 weights, so that no rounding of a weight turns a difference in the last bit into a whole code.
+    let mut alone = config(0, 48);
+    (alone.quant.embedding_bits, alone.quant.mlp_bits) = (Bits::None, Bits::None);
+    let (folder, outcome) = trained(&alone, Play::Alone);
+    let wanted = weights(folder.path());
+    for count in [2, 3, 4] {
+        for rows in [RowSums::Gather, RowSums::Owner] {
+            let mut config = alone.clone();
+            config.train.batch = 48 / count;
+            config.workers = Workers { rows, ..exact(count) };
+            let (folder, found) = trained(&config, Play::InProcess);
+            let (off, steps) = (difference(&wanted, &weights(folder.path())), found.steps);
+            assert_eq!((steps, outcome.steps), (200, 200));
+            assert!(off < 2e-5, "{count} workers, {rows:?}: {off}");
+            let auc = |o: &dqrm::train::Outcome| o.validation.as_ref().unwrap().summary.auc.unwrap();
+            assert!((auc(&found) - auc(&outcome)).abs() < 1e-3, "the evaluation is that of all batches");
+        }
+    }
+}
+
+#[test]
+fn logical_workers_give_the_bytes_of_real_ones() {
+    let kinds = [
+        exact(3),
+        Workers { ..config(3, 1).workers },
+        Workers { feedback: false, ..config(3, 1).workers },
+        Workers { rows: RowSums::Owner, ..config(3, 1).workers },
+        Workers { row_bits: Bits::B4, mlp_bits: Bits::B4, ..config(3, 1).workers },
+        Workers { row_bits: Bits::B16, mlp_bits: Bits::B16, ..config(2, 1).workers },
+        Workers { scale: GradientScale::Average, ..config(3, 1).workers },
+        Workers { lr_rule: LrRule::Linear, ..config(6, 1).workers },
+        config(1, 1).workers,
+    ];
+    for workers in kinds {
+        let mut config = config(workers.count, 16);
+        config.workers = workers;
+        let [(real, _), (logical, _)] = [Play::InProcess, Play::Simulated].map(|play| trained(&config, play));
+        assert!(differing(real.path(), logical.path()).is_empty(), "{:?}", config.workers);
+        let (again, _) = trained(&config, Play::InProcess);
+        assert!(differing(real.path(), again.path()).is_empty(), "twice: {:?}", config.workers);
+    }
+}
+
+#[test]
+fn a_job_that_was_stopped_and_resumed_ends_with_the_same_bytes() {
+    for play in [Play::InProcess, Play::Simulated] {
+        let mut config = config(3, 16);
+        let (whole, _) = trained(&config, play);
+        config.train.max_steps = 77;
+        let (folder, _) = trained(&config, play);
+        config.train.max_steps = 200;
+        run(&config, play, &folder.path().join("run"), Start::Resume).unwrap();
+        let bytes = |folder: &tempfile::TempDir| std::fs::read(folder.path().join("run/last.safetensors")).unwrap();
+        assert!(bytes(&whole) == bytes(&folder), "{play:?}: {:?}", differing(whole.path(), folder.path()));
+    }
+}
