@@ -40,6 +40,12 @@ fn shapes() -> Vec<(u64, Vec<u32>)> {
         (65, (1..65).collect()),
         (1 << 20, (0..128).map(|i| i * 8191).collect()),
     ];
+    for bits in 0..32 {
+        for row in [(1 << bits) - 1, 1 << bits] {
+            shapes.push((HUGE, vec![row]));
+            shapes.push((u64::from(row) + 1, vec![row]));
+        }
+    }
     for count in [1, 2, 7, 8, 9, 63, 64, 65, 127, 128, 129, 255, 256, 257, 1000] {
         shapes.push((u64::from(count), (0..count).collect()));
         shapes.push((HUGE, (u32::MAX - count..u32::MAX).collect()));
@@ -162,7 +168,7 @@ fn memory_is_used_again() {
     assert_eq!(into, first);
     decode_into(&encoded(&second, &[10]), &[10], &[3], &mut into).unwrap();
     assert_eq!(into, second);
-    assert!(decode_into(&[4, 2, 1], &[10], &[3], &mut into).is_err());
+    assert!(decode_into(&[4, 1, 1, 4, 2, 1, 9], &[10, 10], &[3, 3], &mut into).is_err());
     assert_eq!(into, RowLists::new(), "nothing half read is left");
 }
 
