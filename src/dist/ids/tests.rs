@@ -113,7 +113,7 @@ fn the_bytes_are_those_of_the_description() {
     let l = lists(&[&[], &[0, 1, 2], &[0, 9, 10, 19], &sparse, &[3, 4, 9]]);
     let bitmap = [2, 4, 0b0000_0001, 0b0000_0110, 0b0000_1000];
     let varints = [4, 3, 1, 0, 0xdd, 0xa7, 0x12]; // 300_000 - 2 - 1 = 0b10010_0100111_1011101
-    let packed = [3, 3, 3, 0b0000_0011 | 0b0000_0000 << 3 | (4 & 3) << 6, 4 >> 2]; // 3, 0, 4 in three bits each
+    let packed = [3, 3, 3, 0b00_000_011, 0b1]; // 3, 0, 4 in three bits each
     let varints_of_3 = [4, 3, 3, 0, 4];
     let expected: Vec<u8> = [&[0u8, 1][..], &bitmap, &varints, &packed].concat();
     let bytes = encoded(&l, &table_rows);
