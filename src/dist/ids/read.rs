@@ -48,7 +48,7 @@ impl<'a> Input<'a> {
 /// are allowed.
 ///
 /// # Panics
-/// As many limits as tables are needed.
+/// Another number of limits than of tables.
 pub fn decode(bytes: &[u8], table_rows: &[u64], most: &[u64]) -> Result<RowLists, String> {
     let mut lists = RowLists::new();
     decode_into(bytes, table_rows, most, &mut lists)?;
