@@ -21,7 +21,7 @@ const BATCHES: usize = 16;
 /// Calls that one timing is of, one for each batch in turn.
 const CALLS: usize = 4 * BATCHES;
 
-/// Batches' samples on one worker.
+/// Samples of a batch on one worker.
 const SIZES: [usize; 2] = [128, 2048];
 
 /// The rows that batches of `size` samples touch.

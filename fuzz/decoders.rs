@@ -5,6 +5,8 @@
 use dqrm::config::{OnBadRow, Schema};
 use dqrm::data::ids::Mapper;
 use dqrm::data::text::{Input, Labels, RawBlock, Reader};
+use dqrm::dist::frame;
+use dqrm::dist::ids as worker;
 use dqrm::packed::Packed;
 use std::sync::Arc;
 
@@ -61,4 +63,50 @@ pub(crate) fn text(bytes: &[u8]) {
             break;
         }
     }
+}
+
+/// The tables of [`worker_ids`]: rows, and how many of them may be touched.
+pub(crate) const WORKER_TABLES: ([u64; 6], [u64; 6]) = ([0, 3, 40, 1000, 1 << 20, 1 << 32], [9, 9, 40, 300, 300, 300]);
+
+/// The rows that a worker's batch touches.
+pub(crate) fn worker_ids(bytes: &[u8]) {
+    let (table_rows, most) = WORKER_TABLES;
+    let Ok(lists) = worker::decode(bytes, &table_rows, &most) else { return };
+    for k in 0..table_rows.len() {
+        let rows = lists.table(k);
+        assert!(rows.len() as u64 <= most[k] && rows.is_sorted_by(|a, b| a < b));
+        assert!(rows.last().is_none_or(|&row| u64::from(row) < table_rows[k]));
+    }
+    let mut again = Vec::new();
+    worker::encode(&lists, &table_rows, &mut again);
+    assert!(again.len() <= bytes.len(), "nothing that is read is shorter than what is written");
+    assert!(again.len() as u64 <= worker::most_bytes(&table_rows, &most));
+    assert_eq!(worker::decode(&again, &table_rows, &most), Ok(lists));
+}
+
+/// What a peer sends, rank 1 in attempt 0: the first byte says into how long pieces the others are cut.
+pub(crate) fn frames(bytes: &[u8]) {
+    let Some((&piece, stream)) = bytes.split_first() else { return };
+    let read = |piece: usize| {
+        let mut limits = frame::Limits::none();
+        limits.allow(frame::Kind::Ids, 1 << 16);
+        limits.allow(frame::Kind::Rows, 64);
+        let (mut reader, mut found) = (frame::Reader::new(limits, 1, 0), Vec::new());
+        for bytes in stream.chunks(piece) {
+            reader.push(bytes);
+            loop {
+                match reader.next_frame() {
+                    Ok(Some(frame)) => found.push(frame),
+                    Ok(None) => break,
+                    Err(error) => return (found, Some(error), false),
+                }
+            }
+        }
+        (found, None, reader.is_empty())
+    };
+    let cut = read(1 + usize::from(piece));
+    assert_eq!(cut, read(stream.len().max(1)), "frames do not depend on how they come");
+    let whole: usize = cut.0.iter().map(|frame| frame.encode().len()).sum();
+    assert!(stream.starts_with(&cut.0.iter().flat_map(frame::Frame::encode).collect::<Vec<u8>>()));
+    assert_eq!(cut.2, cut.1.is_none() && whole == stream.len());
 }

@@ -234,7 +234,7 @@ fn pack(deltas: &[u32], width: u32, out: &mut Vec<u8>) {
 /// `table_rows[k]` rows of table k are touched.
 ///
 /// # Panics
-/// Two numbers of tables.
+/// Another number of limits than of tables.
 pub fn most_bytes(table_rows: &[u64], most: &[u64]) -> u64 {
     assert_eq!(table_rows.len(), most.len(), "limits on rows do not fit the tables");
     let of_table = |(&rows, &most): (&u64, &u64)| {

@@ -6,6 +6,8 @@ use dqrm::config::Config;
 use dqrm::data::Block;
 use dqrm::data::ids::Mapper;
 use dqrm::data::text::RawBlock;
+use dqrm::dist::frame::{Frame, Kind};
+use dqrm::dist::ids::{self, RowLists};
 use dqrm::import::{check, pickle as pickles};
 
 const ROUNDS: usize = 30_000;
@@ -117,4 +119,30 @@ fn altered_mappings_settings_and_rows_give_an_answer() {
     let mut zipped = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::Write::write_all(&mut zipped, &text).unwrap();
     feed(7, &[text, zipped.finish().unwrap()], decoders::text);
+}
+
+#[test]
+fn altered_messages_of_workers_give_an_answer() {
+    let rows = |n: u32, step: u32| (0..n).map(|i| i * step).collect::<Vec<u32>>();
+    let tables = [
+        [vec![], vec![0, 1, 2], rows(20, 2), rows(5, 190), rows(150, 6000), rows(300, 1 << 23)],
+        [vec![], vec![1], rows(40, 1), rows(140, 7), vec![1 << 19], vec![3, 200, u32::MAX]],
+    ];
+    let coded = tables.map(|tables| {
+        let (mut lists, mut bytes) = (RowLists::new(), Vec::new());
+        tables.iter().for_each(|rows| lists.push_table(rows));
+        ids::encode(&lists, &decoders::WORKER_TABLES.0, &mut bytes);
+        assert_eq!(ids::decode(&bytes, &decoders::WORKER_TABLES.0, &decoders::WORKER_TABLES.1), Ok(lists));
+        bytes
+    });
+    feed(8, &coded, decoders::worker_ids);
+    let frame = |kind, payload| Frame { kind, part: 0, attempt: 0, from: 1, step: 3, payload }.encode();
+    let frames = [
+        frame(Kind::Ids, coded[0][..40].to_vec()),
+        frame(Kind::Rows, vec![7; 64]),
+        frame(Kind::Alive, vec![]),
+        frame(Kind::Bye, b"full disk".to_vec()),
+    ];
+    let streams: Vec<Vec<u8>> = [0, 6, 31, 99, 255].map(|piece| [&[piece][..], &frames.concat()].concat()).into();
+    feed(9, &streams, decoders::frames);
 }

@@ -48,7 +48,7 @@ impl<'a> Input<'a> {
 /// are allowed.
 ///
 /// # Panics
-/// As many limits as tables are needed.
+/// Another number of limits than of tables.
 pub fn decode(bytes: &[u8], table_rows: &[u64], most: &[u64]) -> Result<RowLists, String> {
     let mut lists = RowLists::new();
     decode_into(bytes, table_rows, most, &mut lists)?;
@@ -164,7 +164,7 @@ fn read_packed(input: &mut Input, extent: u64, count: u64, rows: &mut Vec<u32>) 
         let mask = (1u64 << width) - 1;
         let (mut at, mut union) = (0, 0);
         for _ in 0..deltas {
-            let word = u64::from_le_bytes(std::array::from_fn(|i| block[at / 8 + i]));
+            let word = u64::from_le_bytes(block[at / 8..].first_chunk().copied().unwrap_or_default());
             let delta = word >> (at % 8) & mask;
             union |= delta;
             // 128 deltas below 2^32 on top of a row below 2^32: the sum is far from 2^64.
