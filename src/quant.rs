@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 pub mod dorefa;
+pub mod gradient;
 pub mod pack;
 
 /// Width of a quantized weight, or none at all.

@@ -22,3 +22,12 @@ fn fake_quant(w: f32, scale: f32, max_code: f32) -> f32 {
     }
     return round(clamp(t, -max_code - 1.0, max_code)) * scale;
 }
+
+// clamp(round(w / scale), -n - 1, n); NaN gives 0, so that the result may become an integer.
+fn code_of(w: f32, scale: f32, max_code: f32) -> f32 {
+    let t = w * (1.0 / scale);
+    if (is_nan_bits(bitcast<u32>(t))) {
+        return 0.0;
+    }
+    return round(clamp(t, -max_code - 1.0, max_code));
+}

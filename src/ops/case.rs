@@ -85,6 +85,12 @@ impl Case {
         self.plan.buffer(name, "", len + GUARD, Elem::F32, Role::Persistent).slice(0, len)
     }
 
+    /// The same for integers; they are compared bit for bit.
+    pub fn output_u32(&mut self, name: &str, len: usize) -> View {
+        let len = len.max(1);
+        self.plan.buffer(name, "", len + GUARD, Elem::U32, Role::Persistent).slice(0, len)
+    }
+
     /// Compares a view afterwards.
     pub fn check(&mut self, view: View, tolerance: Tolerance) {
         self.checks.push((view, tolerance));

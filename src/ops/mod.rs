@@ -41,5 +41,6 @@ ops![
     dorefa,
     lsq,
     packed_bag,
-    packed_matmul
+    packed_matmul,
+    gradient_codes
 ];

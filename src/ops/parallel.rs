@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 /// Values below which one thread is quicker.
-const SMALL: usize = 1 << 14;
+pub(crate) const SMALL: usize = 1 << 14;
 
 /// Calls `f(row number, row)` for each row of `width` values. Rows do not depend on each other, so
 /// the result is the same for any number of threads.
@@ -23,15 +23,15 @@ pub(crate) fn rows<F: Fn(usize, &mut [f32]) + Sync + Send>(out: &mut [f32], widt
 /// What is done with one row. A trait and not a closure, because `#[inline(always)]` on the method makes
 /// sure that it is compiled with the caller's vector instructions (a closure was not: fake
 /// quantization took four times as long).
-pub(crate) trait Row: Sync {
+pub(crate) trait Row<T = f32>: Sync {
     /// Computes row number `i`.
-    fn row(&self, i: usize, out: &mut [f32]);
+    fn row(&self, i: usize, out: &mut [T]);
 }
 
 /// Like [`rows`], for the hot loops.
-pub(crate) fn each<R: Row>(out: &mut [f32], width: usize, op: &R) {
+pub(crate) fn each<T: Send, R: Row<T>>(out: &mut [T], width: usize, op: &R) {
     let per_piece = (SMALL / width).max(1);
-    let piece = |first: usize, rows: &mut [f32]| {
+    let piece = |first: usize, rows: &mut [T]| {
         pulp::Arch::new().dispatch(Piece { first, rows, width, op });
     };
     if out.len() < 2 * SMALL {
@@ -40,14 +40,14 @@ pub(crate) fn each<R: Row>(out: &mut [f32], width: usize, op: &R) {
     out.par_chunks_mut(per_piece * width).enumerate().for_each(|(p, rows)| piece(p * per_piece, rows));
 }
 
-struct Piece<'a, R> {
+struct Piece<'a, T, R> {
     first: usize,
-    rows: &'a mut [f32],
+    rows: &'a mut [T],
     width: usize,
     op: &'a R,
 }
 
-impl<R: Row> pulp::NullaryFnOnce for Piece<'_, R> {
+impl<T, R: Row<T>> pulp::NullaryFnOnce for Piece<'_, T, R> {
     type Output = ();
 
     #[inline(always)]

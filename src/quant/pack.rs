@@ -94,11 +94,17 @@ fn decode_words<const BITS: u32, const N: usize>(row: &[u8], scale: f32, offset:
     N * groups.len().min(words.len())
 }
 
-/// The codes of a word. Shifts by constants, so that compilers make one or two vectors of it.
+/// The codes of a word as floats.
 #[inline(always)]
 fn unpack<const BITS: u32, const N: usize>(word: [u8; 4]) -> [f32; N] {
+    codes_of::<BITS, N>(word).map(|code| code as f32)
+}
+
+/// The codes of a word. Shifts by constants, so that compilers make one or two vectors of it.
+#[inline(always)]
+pub(super) fn codes_of<const BITS: u32, const N: usize>(word: [u8; 4]) -> [i32; N] {
     let word = u32::from_le_bytes(word);
-    std::array::from_fn(|j| ((word << (32 - BITS - BITS * j as u32)) as i32 >> (32 - BITS)) as f32)
+    std::array::from_fn(|j| (word << (32 - BITS - BITS * j as u32)) as i32 >> (32 - BITS))
 }
 
 /// `Σ x[i] code[i]` over a row, without writing the codes out first.
