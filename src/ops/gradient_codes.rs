@@ -5,7 +5,7 @@
 //! (`group_scale` of [`super::fake_quant`]) and with error feedback: what a code leaves out,
 //! `error = g - s code`, is added to the next gradient. `n = 2^(bits-1) - 1`; bits are 4, 8 or 16. Codes lie
 //! flat in words, the first in the lowest bits, across the ends of rows and groups; as bytes they are what
-//! [`quant::gradient`](crate::quant::gradient) reads. A NaN has the code 0, and NaN for a scale.
+//! [`quant::gradient`] reads. A NaN has the code 0, and NaN for a scale.
 
 use super::case::{Case, EXACT, Tolerance};
 use super::embedding_bag::{BatchViews, example, views};

@@ -92,7 +92,10 @@ pub(crate) fn encode(values: &[f32], inverse: f32, bits: u32, codes: &mut [i16])
 fn encode_width<const BITS: u32>(values: &[f32], inverse: f32, codes: &mut [i16]) {
     let n = ((1 << (BITS - 1)) - 1) as f32;
     for (out, &v) in codes.iter_mut().zip(values) {
-        *out = code(v, inverse, n) as i16;
+        let t = code(v, inverse, n);
+        // Adding 1.5 * 2^23 leaves the code in the lowest bits; a conversion would not become vectors.
+        let bits = (t + 12_582_912.0).to_bits() as i16;
+        *out = if t.is_nan() { 0 } else { bits };
     }
 }
 
