@@ -52,6 +52,8 @@ impl Store for Session {
 pub struct State {
     /// Steps done.
     pub step: u64,
+    /// Workers that made them together; 0 without workers.
+    pub workers: u64,
     /// Epochs finished.
     pub epoch: u64,
     /// Lines of `metrics.jsonl` written before it.
@@ -224,8 +226,9 @@ impl Checkpoint {
         }
         let h = &self.header;
         let shape = h.shape.clone().ok_or_else(|| self.fail("has no `dqrm.shape`".into()))?;
-        let (step, epoch, lines, validation_auc, provisional) = (h.step, h.epoch, h.lines, h.validation_auc, h.provisional);
-        Ok(State { step, epoch, lines, validation_auc, provisional, shape, extra })
+        let (step, workers, epoch, lines) = (h.step, h.workers, h.epoch, h.lines);
+        let (validation_auc, provisional) = (h.validation_auc, h.provisional);
+        Ok(State { step, workers, epoch, lines, validation_auc, provisional, shape, extra })
     }
 
     /// Loads the weights alone (no optimizer state, no scales) from a state dict of any origin.

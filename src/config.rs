@@ -242,7 +242,9 @@ impl Config {
         self.optim.validate()?;
         self.workers.validate()?;
         if self.workers.on() && self.quant.method == Method::Lsq {
-            return fail("method `lsq` learns its scales from gradients that workers do not exchange; use another method, or no workers".into());
+            return fail(
+                "method `lsq` learns its scales from gradients that workers do not exchange; use another method, or no workers".into(),
+            );
         }
         let split = self.data.split;
         if split.iter().any(|f| !(0.0..=1.0).contains(f)) || (split.iter().sum::<f64>() - 1.0).abs() > 1e-6 || split[0] == 0.0 {

@@ -39,7 +39,7 @@ pub use in_process::run_in_process;
 pub use memory::memory;
 pub use pack::{PackOptions, Packing, pack};
 pub use ranks::{Connect, Ranks, Terms};
-pub use traffic::Traffic;
+pub use traffic::{Milliseconds, Traffic};
 
 /// What happens in a run.
 #[derive(Debug, Clone)]
@@ -198,8 +198,11 @@ pub fn run(config: &Config, options: Options<'_>, observe: &mut dyn FnMut(&Event
     run_on(&config, data, options, observe)
 }
 
-/// Whether the folder can take the run.
-fn check_folder(config: &Config, options: &Options<'_>) -> Result<()> {
+/// Whether the folder can take the run. [`run_on`] does not ask.
+///
+/// # Errors
+/// A folder in use, or to be resumed with other settings.
+pub fn check_folder(config: &Config, options: &Options<'_>) -> Result<()> {
     match options.start {
         _ if !options.ranks.leads() => Ok(()),
         Start::Resume => folder::check_resume(&options.dir, config),
@@ -239,7 +242,16 @@ pub fn run_on(config: &Config, data: Assembled, mut options: Options<'_>, observ
             }
         }
         (Start::Resume, Some(checkpoint)) => {
-            saved = Some(ranks::Resumed { state: checkpoint.load(&mut session)?, best: trainer::best_so_far(&options.dir)? });
+            let mut state = checkpoint.load(&mut session)?;
+            let (then, now) = (state.workers, config.workers.count as u64);
+            let samples = data.parts.train.end - data.parts.train.start;
+            let step = ranks::moved_step(state.step, samples, config.train.batch as u64, then, now);
+            if step != state.step {
+                let text = format!("step {} of {then} workers is step {step} of {now}: a step has other samples now", state.step);
+                observe(&Event::Warning(&text));
+            }
+            state.step = step;
+            saved = Some(ranks::Resumed { state, best: trainer::best_so_far(&options.dir)? });
         }
         (Start::Fresh, _) => {
             session.initialise(config.seed, &mut |done, total| observe(&Event::Preparing { what: "weights", done, total }))?;

@@ -16,6 +16,8 @@ pub(super) const CHECKSUM: &str = "dqrm.checksum";
 pub struct Header {
     /// Steps done.
     pub step: u64,
+    /// Workers that made them together; 0 without workers.
+    pub workers: u64,
     /// Epochs finished.
     pub epoch: u64,
     /// Lines of `metrics.jsonl` written before it.
@@ -59,6 +61,9 @@ pub fn encode(state: &State, tensors: &[Tensor]) -> Result<Vec<u8>> {
     if let Some(auc) = state.validation_auc {
         metadata.insert("dqrm.validation_auc", auc.to_string());
     }
+    if state.workers > 0 {
+        metadata.insert("dqrm.workers", state.workers.to_string());
+    }
     if state.provisional {
         metadata.insert("dqrm.provisional", "true".to_owned());
     }
@@ -91,8 +96,8 @@ pub fn decode(prefix: &[u8], size: u64) -> Result<Header, String> {
         None => None,
     };
     let checksum = tensor_file::checksum(notes, CHECKSUM)?;
-    let (step, epoch, lines) = (number("dqrm.step")?, number("dqrm.epoch")?, number("dqrm.lines")?);
+    let (step, workers, epoch, lines) = (number("dqrm.step")?, number("dqrm.workers")?, number("dqrm.epoch")?, number("dqrm.lines")?);
     let provisional = notes.contains_key("dqrm.provisional");
     let tensors = frame.tensors.clone();
-    Ok(Header { step, epoch, lines, validation_auc, provisional, shape, checksum, tensors, frame })
+    Ok(Header { step, workers, epoch, lines, validation_auc, provisional, shape, checksum, tensors, frame })
 }

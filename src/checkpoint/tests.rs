@@ -40,6 +40,7 @@ const LIST: [(&str, &[u64]); 3] = [("emb_l.0.weight", &[70_000, 4]), ("bot_l.0.b
 fn state() -> State {
     let shape = Model::default().shape(None, None).unwrap();
     State {
+        workers: 0,
         step: 42,
         epoch: 1,
         lines: 9,

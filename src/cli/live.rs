@@ -2,7 +2,7 @@
 //! Both on standard error.
 
 use super::note;
-use crate::train::{Evaluation, Event, Facts, Progress};
+use crate::train::{Evaluation, Event, Facts, Milliseconds, Progress, Traffic};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -17,6 +17,8 @@ pub(super) struct Live {
     terminal: bool,
     last: Option<Instant>,
     preparing: Option<String>,
+    /// What workers exchanged, as last reported.
+    traffic: String,
 }
 
 impl Live {
@@ -27,7 +29,7 @@ impl Live {
             None,
             if terminal { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() },
         );
-        Live { bar, terminal, last: None, preparing: None }
+        Live { bar, terminal, last: None, preparing: None, traffic: String::new() }
     }
 
     /// A whole line, above the bar.
@@ -91,6 +93,9 @@ impl Live {
             shape.dim,
             grouped(shape.embedding_parameters() + shape.mlp_parameters())
         ));
+        if let Some((workers, global)) = facts.workers {
+            self.say(&format!("workers  {workers}, {} samples a step together", grouped(global)));
+        }
         let skipped = if facts.skipped > 0 { format!(", {} malformed lines left out", grouped(facts.skipped)) } else { String::new() };
         let [train, validation, test] = [facts.train, facts.validation, facts.test].map(grouped);
         self.say(&format!("samples  {train} train, {validation} validation, {test} test{skipped}"));
@@ -107,12 +112,43 @@ impl Live {
         let auc = p.auc.map_or(String::new(), |auc| format!("  auc {auc:.4}"));
         let text =
             format!("loss {:.4}{auc}  {} samples/s  {} left", p.loss, grouped(p.samples_per_second as u64), duration(p.seconds_left));
+        if let Some(traffic) = &p.exchange {
+            self.traffic = exchanged(traffic);
+        }
+        let text = text + &self.traffic;
         self.bar.set_position(p.step);
         self.bar.set_message(text.clone());
         if !self.terminal && self.due() {
             note(&format!("step {}/{} (epoch {})  {text}", p.step, p.steps, p.epoch + 1));
         }
     }
+}
+
+/// "  0.51 MB a step (4,229 times less than dense), rows 29 % …".
+fn exchanged(t: &Traffic) -> String {
+    let g = &t.gradient;
+    let kb = |bytes: u64| format!("{:.1}", bytes as f64 / 1e3);
+    let worst = t.ranks.iter().fold(Milliseconds::default(), |m, r| Milliseconds {
+        compute: m.compute.max(r.compute),
+        compress: m.compress.max(r.compress),
+        wait: m.wait.max(r.wait),
+        merge: m.merge.max(r.merge),
+    });
+    format!(
+        "  gradient {} kB (ids {}, rows {}, mlps {}, scales {}, framing {}), 1/{:.0} of dense, {:.0} % of rows unique, ms compute {:.1} compress {:.1} wait {:.1} merge {:.1}",
+        kb(g.step()),
+        kb(g.ids),
+        kb(g.rows),
+        kb(g.mlps),
+        kb(g.scales),
+        kb(g.framing),
+        t.factor,
+        100.0 * t.unique_rows,
+        worst.compute,
+        worst.compress,
+        worst.wait,
+        worst.merge
+    )
 }
 
 fn style(bar: &ProgressBar, template: &str) {

@@ -15,8 +15,10 @@ mod predict;
 mod stop;
 mod summary;
 mod train;
+mod workers;
 
 pub use options::{DeviceArgs, TrainArgs};
+pub use workers::{Local, WorkerArgs};
 
 /// Trains quantized recommendation models, on any GPU or on the CPU.
 #[derive(Debug, Parser)]
@@ -58,6 +60,11 @@ pub enum Command {
     Devices(devices::DevicesArgs),
 }
 
+/// Exit code when another worker is gone, silent or not to be understood.
+const PEER: u8 = 4;
+/// Exit code when the workers' replicas differ.
+const REPLICA: u8 = 5;
+
 /// Runs a command.
 ///
 /// # Errors
@@ -82,7 +89,12 @@ pub fn report(error: &Error) -> u8 {
     }
     let prefix = if matches!(error, Error::Interrupted(_)) { "" } else { "error: " };
     note(&format!("{prefix}{error}"));
-    if matches!(error, Error::Interrupted(_)) { stop::INTERRUPTED } else { 1 }
+    match error {
+        Error::Interrupted(_) => stop::INTERRUPTED,
+        Error::Peer { .. } => PEER,
+        Error::Replica { .. } => REPLICA,
+        _ => 1,
+    }
 }
 
 fn is_broken_pipe(error: &Error) -> bool {

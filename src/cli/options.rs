@@ -1,5 +1,6 @@
 //! The flags of `train` and how they override the settings.
 
+use super::workers::WorkerArgs;
 use crate::config::{Config, DenseOptimizer, Device, EmbeddingScale, Ids, Method, OnBadRow, Preset, RowOptimizer, ScalePer};
 use crate::config_file;
 use crate::error::{Error, Result};
@@ -16,6 +17,9 @@ Examples:
   dqrm train --bits none --mlp-bits none                the same model in FP32
   dqrm train --method lsq                               scales that are learned
   dqrm train --resume runs/mine                         after Ctrl-C
+  dqrm train --workers 4                                four workers that exchange INT8 gradients
+  dqrm train --workers 4 --network 1Gbps,0.2ms          as if they stood in a cluster
+  torchrun --no-python --nproc-per-node 4 dqrm train    launched by torchrun (mpirun, srun … likewise)
   dqrm train my.toml --init weights.safetensors         from the weights of another training
 
 Every setting can stand in the TOML file; the resolved ones are written to OUT/config.toml.";
@@ -96,6 +100,10 @@ pub struct TrainArgs {
     /// Evaluate on the validation part every so many steps too, not only after each epoch
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub eval_every: Option<u64>,
+
+    /// Workers that train together
+    #[command(flatten)]
+    pub workers: WorkerArgs,
 
     /// Device and output of the run
     #[command(flatten)]
@@ -198,6 +206,7 @@ impl TrainArgs {
         if !self.data.is_empty() {
             c.data.files.clone_from(&self.data);
         }
+        self.workers.apply(&mut c);
         c.validate()?;
         Ok(c)
     }

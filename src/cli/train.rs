@@ -18,13 +18,24 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
     };
     stop::listen()?;
     let mut live = Live::new();
-    let options = Options { dir, start, stop: &stop::STOP, ranks: Ranks::Alone };
-    let outcome = train::run(&config, options, &mut |event| {
+    let workers = &args.workers;
+    let simulated = workers.simulate_workers.is_some();
+    let ranks = if simulated { Ranks::Simulated } else { Ranks::Alone };
+    let options = Options { dir, start, stop: &stop::STOP, ranks };
+    let mut observe = |event: &Event<'_>| {
         if matches!(event, Event::Ready(_)) {
             stop::SAVES.store(true, Ordering::SeqCst);
         }
         live.event(event);
-    });
+    };
+    let outcome = if config.workers.on() && !simulated {
+        train::check_folder(&config, &options)?;
+        let config = train::resolve(&config)?;
+        let data = train::assemble(&config, &mut |what, done, total| observe(&Event::Preparing { what, done, total }))?;
+        train::run_in_process(&config, data, options, workers.patience(), workers.network, &mut observe)
+    } else {
+        train::run(&config, options, &mut observe)
+    };
     live.end();
     let outcome = outcome?;
     if args.device.json {

@@ -131,10 +131,15 @@ impl Workers {
                 return fail("workers.scale = \"average\" sums integers at every rank; use workers.rows = \"gather\"".into());
             }
             if [self.row_bits, self.mlp_bits].contains(&Bits::B16) {
-                return fail("workers.scale = \"average\" sums codes of 4 or 8 bits in 16; 16 bits are possible with scale = \"own\"".into());
+                return fail(
+                    "workers.scale = \"average\" sums codes of 4 or 8 bits in 16; 16 bits are possible with scale = \"own\"".into(),
+                );
             }
             if self.count > 256 {
-                return fail(format!("workers.scale = \"average\" sums codes in 16 bits, for at most 256 workers; workers.count is {}", self.count));
+                return fail(format!(
+                    "workers.scale = \"average\" sums codes in 16 bits, for at most 256 workers; workers.count is {}",
+                    self.count
+                ));
             }
         }
         Ok(())

@@ -283,7 +283,10 @@ mod tests {
     fn orders_that_do_not_fit_are_refused() {
         let tables = Tables::new(&[3], 4, 1 << 20).unwrap();
         for (range, batch) in [(0..41, 4), (5..5, 4), (0..4, 0)] {
-            assert!(Loader::new(numbers(40, 99), Order { range, shuffle: None, share: Share::default() }, tables.clone(), batch, 0..1, 1).is_err());
+            assert!(
+                Loader::new(numbers(40, 99), Order { range, shuffle: None, share: Share::default() }, tables.clone(), batch, 0..1, 1)
+                    .is_err()
+            );
         }
         let two = Tables::new(&[3, 3], 4, 1 << 20).unwrap();
         assert!(Loader::new(numbers(40, 99), SHUFFLED, two, 4, 0..1, 1).unwrap_err().to_string().contains("2 tables"));

@@ -175,7 +175,9 @@ mod tests {
 
     #[test]
     fn chunks_cover_a_part_once_and_evenly() {
-        let small = Layout::new(&Model { dim: Some(3), bottom: Some(vec![5, 3]), top: Some(vec![7, 1]), ..Model::default() }.shape(None, None).unwrap());
+        let small = Layout::new(
+            &Model { dim: Some(3), bottom: Some(vec![5, 3]), top: Some(vec![7, 1]), ..Model::default() }.shape(None, None).unwrap(),
+        );
         for layout in [kaggle(), small] {
             for (part, world, bits) in
                 [1, 2, 3, 4, 7, 64].iter().flat_map(|&w| [4, 8, 16, 32].map(|b| (w, b))).flat_map(|(w, b)| Part::ALL.map(|p| (p, w, b)))

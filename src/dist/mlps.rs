@@ -44,8 +44,14 @@ impl ChunkForm {
         let (scales, codes) = payload.split_at(self.scale_bytes(chunk));
         let floats = if self.bits == 32 { codes } else { scales };
         match first_not_finite(floats) {
-            Some(_) => Err(format!("sent {} that is not finite for `{}`", if self.bits == 32 { "a gradient" } else { "a scale" }, names(chunk, tensors))),
-            None if scales.chunks_exact(4).any(|b| b[3] & 0x80 != 0) => Err(format!("sent a negative scale for `{}`", names(chunk, tensors))),
+            Some(_) => Err(format!(
+                "sent {} that is not finite for `{}`",
+                if self.bits == 32 { "a gradient" } else { "a scale" },
+                names(chunk, tensors)
+            )),
+            None if scales.chunks_exact(4).any(|b| b[3] & 0x80 != 0) => {
+                Err(format!("sent a negative scale for `{}`", names(chunk, tensors)))
+            }
             None => Ok(()),
         }
     }
@@ -56,7 +62,14 @@ impl ChunkForm {
 
     /// Calls `f(scale, codes, first element of the group, its length)` for each group of a chunk that was checked. Elements are
     /// counted through the chunk. `known` are the scales of all groups of the part where they did not travel.
-    fn each_group(&self, payload: &[u8], chunk: &[Span], tensors: &[Grouped], known: Option<&[f32]>, mut f: impl FnMut(f32, GroupCodes<'_>)) {
+    fn each_group(
+        &self,
+        payload: &[u8],
+        chunk: &[Span],
+        tensors: &[Grouped],
+        known: Option<&[f32]>,
+        mut f: impl FnMut(f32, GroupCodes<'_>),
+    ) {
         let (scales, mut codes) = payload.split_at(self.scale_bytes(chunk));
         let mut scales = scales.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         let mut element = 0;

@@ -127,7 +127,10 @@ fn add_row(codes: &[u8], bits: u32, scale: f32, sums: &mut [f32]) {
             pair[1] += scale * f32::from(code as i8 >> 4);
         }),
         8 => sums.iter_mut().zip(codes).for_each(|(sum, &code)| *sum += scale * f32::from(code as i8)),
-        16 => sums.iter_mut().zip(codes.chunks_exact(2)).for_each(|(sum, code)| *sum += scale * f32::from(i16::from_le_bytes([code[0], code[1]]))),
+        16 => sums
+            .iter_mut()
+            .zip(codes.chunks_exact(2))
+            .for_each(|(sum, code)| *sum += scale * f32::from(i16::from_le_bytes([code[0], code[1]]))),
         _ => sums.iter_mut().zip(codes.chunks_exact(4)).for_each(|(sum, v)| *sum += f32::from_le_bytes([v[0], v[1], v[2], v[3]])),
     }
 }

@@ -227,7 +227,10 @@ impl Team {
             if let Some(place) = self.waiting.iter().position(|w| w.from == from) {
                 let Some(Waiting { frame, .. }) = self.waiting.remove(place) else { continue };
                 if (frame.kind, frame.part, frame.step) != (kind, part, self.sequence) {
-                    let text = format!("is at another point of the job: it sent {:?} number {}, here {kind:?} number {} is due", frame.kind, frame.step, self.sequence);
+                    let text = format!(
+                        "is at another point of the job: it sent {:?} number {}, here {kind:?} number {} is due",
+                        frame.kind, frame.step, self.sequence
+                    );
                     return Err(self.peer(from, phase, text));
                 }
                 return Ok(frame.payload);
@@ -271,9 +274,9 @@ impl Team {
         let mut all = vec![Vec::new(); if receives { self.seat.world } else { 0 }];
         let mut left = vec![0u64; self.seat.world];
         for &from in &others {
-            left[from] = length(&self.hear(phase, Kind::Gather, 0, from)?).filter(|&n| n <= most).ok_or_else(|| {
-                self.peer(from, phase, format!("wants to send more than the {most} bytes that are possible"))
-            })?;
+            left[from] = length(&self.hear(phase, Kind::Gather, 0, from)?)
+                .filter(|&n| n <= most)
+                .ok_or_else(|| self.peer(from, phase, format!("wants to send more than the {most} bytes that are possible")))?;
         }
         for piece in mine.chunks(PIECE) {
             self.say(phase, Kind::Gather, 1, piece.to_vec(), &to)?;
@@ -338,8 +341,14 @@ impl Team {
         let text = reason.unwrap_or_default();
         let cut = (0..=text.len().min(1000)).rev().find(|&n| text.is_char_boundary(n)).unwrap_or(0);
         for to in self.others() {
-            let frame =
-                Frame { kind: Kind::Bye, part: 0, attempt: self.seat.attempt, from: self.seat.rank as u32, step: self.step, payload: text.as_bytes()[..cut].to_vec() };
+            let frame = Frame {
+                kind: Kind::Bye,
+                part: 0,
+                attempt: self.seat.attempt,
+                from: self.seat.rank as u32,
+                step: self.step,
+                payload: text.as_bytes()[..cut].to_vec(),
+            };
             // whoever is gone already needs no farewell
             let _ = self.transport.send(to, &frame.encode().into());
         }

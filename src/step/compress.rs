@@ -110,7 +110,14 @@ fn part(plan: &mut Plan, workers: &Workers, p: usize, layers: &[Layer], gradient
     tensors.into_iter().map(|(_, values, _)| TensorBuffers { values, scales: None, codes: None }).collect()
 }
 
-fn coded_part(plan: &mut Plan, workers: &Workers, p: usize, tensors: &[(String, View, usize)], gradients: View, errors: Option<View>) -> PartBuffers {
+fn coded_part(
+    plan: &mut Plan,
+    workers: &Workers,
+    p: usize,
+    tensors: &[(String, View, usize)],
+    gradients: View,
+    errors: Option<View>,
+) -> PartBuffers {
     let bits = workers.mlp_bits.width();
     let aligned = |len: usize| len.next_multiple_of(VIEW_ALIGNMENT);
     let words = |values: &View| gradient_codes::words(values.len, bits);
@@ -119,7 +126,13 @@ fn coded_part(plan: &mut Plan, workers: &Workers, p: usize, tensors: &[(String, 
     let all_codes = tensors.iter().map(|(_, values, _)| aligned(words(values))).sum();
     let scales = plan.buffer(format!("exchange.{name}_scales"), "by tensor", all_scales, Elem::F32, Role::Persistent);
     let codes = plan.buffer(format!("exchange.{name}_codes"), "by tensor", all_codes, Elem::U32, Role::Persistent);
-    let unread = plan.buffer(format!("exchange.{name}_left_out"), "flat", if errors.is_none() { gradients.len } else { 1 }, Elem::F32, Role::Persistent);
+    let unread = plan.buffer(
+        format!("exchange.{name}_left_out"),
+        "flat",
+        if errors.is_none() { gradients.len } else { 1 },
+        Elem::F32,
+        Role::Persistent,
+    );
     let (mut scale_at, mut code_at, mut buffers) = (0, 0, PartBuffers::new());
     for (_, values, groups) in tensors {
         let tensor = TensorBuffers {

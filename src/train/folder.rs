@@ -71,6 +71,8 @@ fn comparable(config: &Config) -> Config {
     c.train.eval_every = 0;
     c.train.checkpoint_every = 0;
     c.train.loader_threads = 0;
+    c.workers.count = 0;
+    c.workers.check_every = 0;
     c.data.cache = String::new();
     c.data.schema.width = None;
     c
@@ -82,7 +84,7 @@ pub(super) fn check_resume(dir: &Path, config: &Config) -> Result<()> {
     if comparable(&before) != comparable(config) {
         return Err(Error::Config(format!(
             "`{}` was trained with other settings; with --resume only the device, epochs, max_steps, eval_batch, eval_every, checkpoint_every, \
-             loader_threads and the cache may change (see its {CONFIG})",
+             loader_threads, the cache, workers.count and workers.check_every may change (see its {CONFIG})",
             dir.display()
         )));
     }

@@ -65,8 +65,16 @@ pub fn import(file: &Path, dir: &Path, wanted: &Wanted, progress: &mut dyn FnMut
     let config = config(wanted, &inferred, &mapper)?;
     folder::check_fresh(dir)?;
     let (ignored, elements) = (source.ignored.clone(), elements(&source));
-    let state =
-        State { step: 0, epoch: 0, lines: 0, validation_auc: None, provisional: false, shape: inferred.shape.clone(), extra: Vec::new() };
+    let state = State {
+        step: 0,
+        workers: 0,
+        epoch: 0,
+        lines: 0,
+        validation_auc: None,
+        provisional: false,
+        shape: inferred.shape.clone(),
+        extra: Vec::new(),
+    };
     let mut weights = Weights::new(source, config.quant.embedding_bits, file, progress);
     let fresh = !dir.exists();
     std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;

@@ -66,6 +66,15 @@ impl Ranks {
     }
 }
 
+/// Where a run goes on that was made by another number of workers: the step before which as much of the epoch was
+/// done. `samples` are those of an epoch, `batch` those of a worker's step.
+pub(super) fn moved_step(step: u64, samples: u64, batch: u64, from: u64, to: u64) -> u64 {
+    let [old, new] = [from, to].map(|workers| batch.saturating_mul(workers.max(1)));
+    let (epoch_steps, left) = (samples.div_ceil(old).max(1), step % samples.div_ceil(old).max(1));
+    let (epochs, done) = (step / epoch_steps, left.saturating_mul(old));
+    epochs.saturating_mul(samples.div_ceil(new)).saturating_add(done / new)
+}
+
 /// The exchange of one rank of a run that begins at step `first`.
 pub(super) fn exchange(seat: Seat, session: &Session, config: &Config, data: &Assembled, first: u64) -> Exchange {
     let layout = Arc::new(Layout::new(&data.shape));
@@ -152,7 +161,14 @@ pub(super) fn error_tensors(ranks: Vec<Vec<f32>>, sums: Vec<f32>) -> Vec<(String
 const START: &str = "start";
 
 /// Connects a rank.
-pub(super) fn connect(seat: Seat, patience: Patience, connect: Connect, session: &Session, config: &Config, data: &Assembled) -> Result<Team> {
+pub(super) fn connect(
+    seat: Seat,
+    patience: Patience,
+    connect: Connect,
+    session: &Session,
+    config: &Config,
+    data: &Assembled,
+) -> Result<Team> {
     let exchange = exchange(seat.clone(), session, config, data, 0);
     let transport = connect(terms(config, data)?, team::limits(&exchange))?;
     Ok(Team::new(transport, exchange, seat, patience))
@@ -173,7 +189,8 @@ pub(super) fn share_start(
     let mine = Beginning { weights: loaded, step: saved.as_ref().map(|s| s.state.step), errors: errors.is_some(), best };
     let text = serde_json::to_vec(&mine).map_err(|e| Error::Data(format!("the start cannot be told: {e}")))?;
     let text = team.broadcast(START, (me == 0).then_some(&text), 1000)?;
-    let beginning: Beginning = serde_json::from_slice(&text).map_err(|e| Error::Data(format!("rank 0 told a start that cannot be read: {e}")))?;
+    let beginning: Beginning =
+        serde_json::from_slice(&text).map_err(|e| Error::Data(format!("rank 0 told a start that cannot be read: {e}")))?;
     if beginning.weights {
         share_tensors(team, session, START)?;
     }
@@ -194,6 +211,7 @@ pub(super) fn share_start(
     }
     let state = |step| State {
         step,
+        workers: world as u64,
         epoch: 0,
         lines: 0,
         validation_auc: None,
@@ -270,4 +288,42 @@ pub(super) fn compare(team: &mut Team, session: &mut Session, step: u64, round: 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_number_of_workers_goes_on_at_the_same_place_of_the_epoch() {
+        // 1000 samples in batches of 10: 100 steps alone, 25 with four workers, 34 with three
+        assert_eq!(moved_step(25, 1000, 10, 4, 4), 25);
+        assert_eq!(moved_step(10, 1000, 10, 4, 2), 20);
+        assert_eq!(moved_step(35, 1000, 10, 4, 0), 140);
+        assert_eq!(moved_step(25, 1000, 10, 4, 3), 34, "a whole epoch");
+        assert_eq!(moved_step(7, 1000, 10, 0, 4), 1, "rather some samples twice than never");
+        assert_eq!(moved_step(0, 1000, 10, 1, 64), 0);
+    }
+
+    #[test]
+    fn error_feedback_of_other_ranks_is_not_lost() {
+        let errors = error_tensors(vec![vec![1.0, 2.0], vec![3.0, 4.0], vec![0.5, 0.25]], vec![9.0, 8.0]);
+        let shape = crate::config::Model::default().shape(None, None).unwrap();
+        let window = ("dqrm.window.losses".to_owned(), vec![0.0]);
+        let state = || State {
+            step: 0,
+            workers: 3,
+            epoch: 0,
+            lines: 0,
+            validation_auc: None,
+            provisional: false,
+            shape: shape.clone(),
+            extra: [vec![window.clone()], errors.clone()].concat(),
+        };
+        let mut same = state();
+        assert_eq!(take_errors(&mut same, 3), Some((vec![vec![1.0, 2.0], vec![3.0, 4.0], vec![0.5, 0.25]], vec![9.0, 8.0])));
+        assert_eq!(same.extra, [window.clone()]);
+        assert_eq!(take_errors(&mut state(), 2), Some((vec![vec![4.5, 6.25], vec![0.0, 0.0]], vec![9.0, 8.0])));
+        assert_eq!(take_errors(&mut same, 3), None);
+    }
 }

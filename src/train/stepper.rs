@@ -1,16 +1,16 @@
 //! How a step is made: alone, as one rank of several, or as several logical workers one after another on one
 //! device.
 
-use super::ranks::{self, Ranks, Resumed};
 use super::Assembled;
+use super::ranks::{self, Ranks, Resumed};
 use crate::config::Config;
 use crate::data::Batch;
 use crate::data::loader::{Loader, Share};
 use crate::dist::exchange::{Exchange, Merged, Refused, Report, Scaled, Seat, Times};
+use crate::dist::frame::{Limits, Reader};
 use crate::dist::layout::{Layout, Part};
 use crate::dist::ledger::Ledger;
 use crate::dist::rows::Coded;
-use crate::dist::frame::{Limits, Reader};
 use crate::dist::team::{self, Team};
 use crate::error::{Error, Result};
 use crate::session::{Session, Stage, StepResult};

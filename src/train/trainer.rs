@@ -298,7 +298,7 @@ impl<'a> Trainer<'a> {
     /// Takes in the result of a step; reports when enough have come together.
     fn take_result(&mut self, step: u64, loss: f32, logits: &[f32], labels: &[f32], observe: Observe<'_>) -> Result<()> {
         self.window.push(loss, logits, labels);
-        if (step + 1).is_multiple_of(report_every(self.config.train.batch)) {
+        if (step + 1).is_multiple_of(report_every(global_batch(self.config) as usize)) {
             self.recent_auc = self.window.auc();
             let played = if let Stepper::Simulated(_) = self.stepper { self.config.workers.count } else { 1 };
             let exchange = self.meter.take(&self.data.shape, played);
@@ -354,6 +354,7 @@ impl<'a> Trainer<'a> {
         };
         let state = State {
             step: self.step,
+            workers: self.config.workers.count as u64,
             epoch: self.step / self.epoch_steps,
             lines: journal.lines,
             validation_auc: measured.map(|(auc, _)| auc),

@@ -23,7 +23,8 @@ impl Network {
 
 /// A number before one of these units.
 fn number(text: &str, units: &[(&str, f64)]) -> Option<f64> {
-    let (unit, factor) = units.iter().find(|(unit, _)| text.len() > unit.len() && text.to_ascii_lowercase().ends_with(&unit.to_ascii_lowercase()))?;
+    let (unit, factor) =
+        units.iter().find(|(unit, _)| text.len() > unit.len() && text.to_ascii_lowercase().ends_with(&unit.to_ascii_lowercase()))?;
     let value = text[..text.len() - unit.len()].trim().parse::<f64>().ok()? * factor;
     value.is_finite().then_some(value)
 }
@@ -49,7 +50,8 @@ impl FromStr for Network {
 
 impl std::fmt::Display for Network {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (rate, unit) = if self.bits_per_second >= 1e9 { (self.bits_per_second / 1e9, "Gbps") } else { (self.bits_per_second / 1e6, "Mbps") };
+        let (rate, unit) =
+            if self.bits_per_second >= 1e9 { (self.bits_per_second / 1e9, "Gbps") } else { (self.bits_per_second / 1e6, "Mbps") };
         write!(f, "{rate}{unit},{}ms", self.latency.as_secs_f64() * 1e3)
     }
 }

@@ -3,11 +3,11 @@
 
 use super::{Observe, Trainer, folder};
 use crate::checkpoint::Checkpoint;
+use crate::data::loader::Share;
 use crate::error::{Error, Result};
 use crate::metrics::Summary;
 use crate::train::ranks;
 use crate::train::{Evaluation, Event, Outcome, device_text};
-use crate::data::loader::Share;
 use std::ops::Range;
 
 const PHASE: &str = "evaluation";
@@ -25,7 +25,11 @@ impl Trainer<'_> {
         let steps = (range.end - range.start).div_ceil(batch);
         let share = self.stepper.shares()[0];
         let together = self.stepper.team().is_some();
-        let mine = if together { steps * share.rank as u64 / share.world as u64..steps * (share.rank as u64 + 1) / share.world as u64 } else { 0..steps };
+        let mine = if together {
+            steps * share.rank as u64 / share.world as u64..steps * (share.rank as u64 + 1) / share.world as u64
+        } else {
+            0..steps
+        };
         self.session.begin_evaluation()?;
         let (mut logits, mut labels) = (Vec::new(), Vec::new());
         for batch in self.loader(range, false, batch as usize, mine, Share::default())? {
@@ -57,7 +61,10 @@ impl Trainer<'_> {
             let all = team.gather(PHASE, bytemuck::cast_slice(&mine), None, 8 * ROUND as u64 + 4)?;
             for (rank, bytes) in all.iter().enumerate() {
                 if bytes.len() % 8 != 4 {
-                    return Err(Error::Data(format!("rank {rank} sent {} bytes of results, which is no whole number of samples", bytes.len())));
+                    return Err(Error::Data(format!(
+                        "rank {rank} sent {} bytes of results, which is no whole number of samples",
+                        bytes.len()
+                    )));
                 }
                 let floats: Vec<f32> = bytemuck::pod_collect_to_vec(bytes);
                 let (logits, labels) = floats[1..].split_at(floats.len() / 2);

@@ -1,0 +1,134 @@
+//! The flags of workers, and how a run with them is started.
+
+use super::options::{bits, choice};
+use crate::config::{Config, GradientScale, LrRule, RowSums};
+use crate::dist::team::Patience;
+use crate::dist::transport::network::Network;
+use crate::error::Result;
+use crate::quant::Bits;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How workers on this computer reach each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Local {
+    /// Threads of one process
+    #[default]
+    Inproc,
+    /// Processes over loopback
+    Tcp,
+}
+
+/// Flags of workers.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Workers")]
+pub struct WorkerArgs {
+    /// Train with so many workers on this computer, each with --batch samples a step
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub workers: Option<usize>,
+    /// How workers on this computer reach each other
+    #[arg(long, value_name = "WAY", value_enum, requires = "workers")]
+    pub transport: Option<Local>,
+    /// Play so many workers one after another on one device, with the arithmetic of real ones
+    #[arg(long, value_name = "N", value_parser = count, conflicts_with_all = ["workers", "rank"])]
+    pub simulate_workers: Option<usize>,
+    /// Slow the workers' links down to this rate and latency: 1Gbps,0.2ms
+    #[arg(long, value_name = "RATE,LATENCY", value_parser = network)]
+    pub network: Option<Network>,
+    /// Bits of gradients on the wire: 4, 8, 16 or none [default: the file's, else 8]
+    #[arg(long, value_name = "BITS", value_parser = bits)]
+    pub gradients: Option<Bits>,
+    /// Bits of the MLPs' gradients on the wire [default: those of --gradients]
+    #[arg(long, value_name = "BITS", value_parser = bits)]
+    pub mlp_gradients: Option<Bits>,
+    /// Forget what quantization leaves out of the MLPs' gradients, instead of adding it to the next ones
+    #[arg(long)]
+    pub no_feedback: bool,
+    /// Whose scale quantizes gradients: own, or the average of all (as published) [default: the file's, else own]
+    #[arg(long, value_name = "own|average", value_parser = choice::<GradientScale>)]
+    pub gradient_scale: Option<GradientScale>,
+    /// Who sums rows: everybody (gather), each row's owner, or auto (owner above 4 workers)
+    #[arg(long, value_name = "auto|gather|owner", value_parser = choice::<RowSums>)]
+    pub row_sums: Option<RowSums>,
+    /// What the workers' number does to the learning rate: none, linear or sqrt [default: the file's, else none]
+    #[arg(long, value_name = "RULE", value_parser = choice::<LrRule>)]
+    pub lr_rule: Option<LrRule>,
+    /// Compare the replicas every so many steps, 0 for never [default: the file's, else 1000]
+    #[arg(long, value_name = "N")]
+    pub check_every: Option<u64>,
+
+    /// This worker's rank, for a job on several computers [default: from torchrun, MPI, Slurm or Kubernetes]
+    #[arg(long, value_name = "R", conflicts_with = "workers")]
+    pub rank: Option<usize>,
+    /// Workers of the job
+    #[arg(long, value_name = "N", conflicts_with = "workers")]
+    pub world: Option<usize>,
+    /// Where rank 0 listens while the job starts
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "workers")]
+    pub rdzv: Option<String>,
+    /// A name that all workers of the job share
+    #[arg(long, value_name = "NAME", conflicts_with = "workers")]
+    pub job: Option<String>,
+    /// How often the job was started before
+    #[arg(long, value_name = "N", conflicts_with = "workers")]
+    pub attempt: Option<u32>,
+    /// A file with the job's secret (or the environment variable DQRM_SECRET)
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// Talk to other computers without encryption
+    #[arg(long)]
+    pub insecure_network: bool,
+    /// Seconds to wait for all workers to start [default: 60]
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub connect_timeout: Option<Duration>,
+    /// Seconds to wait for a peer in a step [default: 30]
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub step_timeout: Option<Duration>,
+    /// Seconds after which a silent peer is given up [default: 10]
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub silence_timeout: Option<Duration>,
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if (1..=crate::config::MAX_WORKERS).contains(&n) => Ok(n),
+        _ => Err(format!("a number from 1 to {} is needed", crate::config::MAX_WORKERS)),
+    }
+}
+
+fn network(text: &str) -> Result<Network, String> {
+    text.parse().map_err(|e| format!("{e}"))
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(s) if (0.1..=1e6).contains(&s) => Ok(Duration::from_secs_f64(s)),
+        _ => Err("seconds from 0.1 to 1000000 are needed".into()),
+    }
+}
+
+impl WorkerArgs {
+    /// Overrides the settings that the flags name.
+    pub(super) fn apply(&self, config: &mut Config) {
+        let w = &mut config.workers;
+        if let Some(n) = self.workers.or(self.simulate_workers).or(self.world) {
+            w.count = n;
+        }
+        if let Some(bits) = self.gradients {
+            (w.row_bits, w.mlp_bits) = (bits, bits);
+        }
+        w.mlp_bits = self.mlp_gradients.unwrap_or(w.mlp_bits);
+        w.feedback &= !self.no_feedback;
+        w.scale = self.gradient_scale.unwrap_or(w.scale);
+        w.rows = self.row_sums.unwrap_or(w.rows);
+        w.lr_rule = self.lr_rule.unwrap_or(w.lr_rule);
+        w.check_every = self.check_every.unwrap_or(w.check_every);
+    }
+
+    /// How long to wait for peers.
+    pub(super) fn patience(&self) -> Patience {
+        let plain = Patience::default();
+        Patience { step: self.step_timeout.unwrap_or(plain.step), ..plain }
+    }
+}
