@@ -7,6 +7,7 @@ use dqrm::data::ids::Mapper;
 use dqrm::data::text::{Input, Labels, RawBlock, Reader};
 use dqrm::dist::frame;
 use dqrm::dist::ids as worker;
+use dqrm::dist::launch::{self, Flags, hosts};
 use dqrm::packed::Packed;
 use std::sync::Arc;
 
@@ -109,4 +110,31 @@ pub(crate) fn frames(bytes: &[u8]) {
     let whole: usize = cut.0.iter().map(|frame| frame.encode().len()).sum();
     assert!(stream.starts_with(&cut.0.iter().flat_map(frame::Frame::encode).collect::<Vec<u8>>()));
     assert_eq!(cut.2, cut.1.is_none() && whole == stream.len());
+}
+
+/// A compressed list of hosts.
+pub(crate) fn hosts(bytes: &[u8]) {
+    if let Ok(found) = std::str::from_utf8(bytes).map_err(|_| ()).and_then(|text| hosts::expand(text).map_err(|_| ())) {
+        assert!(!found.is_empty() && found.len() <= hosts::MAX_HOSTS && found.iter().all(|host| !host.is_empty()));
+    }
+}
+
+/// What launchers leave in the environment, a variable a line.
+pub(crate) fn environment(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let env = |name: &str| text.lines().filter_map(|line| line.split_once('=')).find(|(n, _)| *n == name).map(|(_, v)| v.to_owned());
+    let both = Flags { rank: Some(1), world: Some(2), ..Flags::default() };
+    for flags in [Flags::default(), Flags { world: Some(4), ..Flags::default() }, both] {
+        match launch::from(&flags, &env) {
+            Ok(Some(found)) => {
+                assert!(found.rank < found.world && found.world as u64 <= launch::MAX_WORLD);
+                assert!(found.local_rank < found.local_world && found.local_world <= found.world);
+                let place = found.rendezvous.map_or(1, |place| place.ports.iter().filter(|&&port| port != 0).count());
+                assert!((1..=4).contains(&place) && found.job.len() <= 256);
+            }
+            Ok(None) => {}
+            Err(error) => assert!(error.to_string().len() < 2000, "{error}"),
+        }
+    }
+    let _ = launch::secret(None, &env);
 }

@@ -415,3 +415,6 @@ impl Exchange {
         scales
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,12 +14,15 @@
 //!
 //! 6. [`transport`]: how frames get from rank to rank.
 //! 7. [`team`]: a rank among its peers: the exchange over a transport, with deadlines.
+//! 8. [`launch`]: who this worker is, from flags and the launcher's environment.
 //!
 //! A **rank** is a worker's number, the **world size** their count.
 
 pub mod exchange;
 pub mod frame;
 pub mod ids;
+#[cfg(feature = "cli")]
+pub mod launch;
 pub mod layout;
 pub mod ledger;
 pub mod mlps;

@@ -146,3 +146,17 @@ fn altered_messages_of_workers_give_an_answer() {
     let streams: Vec<Vec<u8>> = [0, 6, 31, 99, 255].map(|piece| [&[piece][..], &frames.concat()].concat()).into();
     feed(9, &streams, decoders::frames);
 }
+
+#[test]
+fn altered_environments_and_host_lists_give_an_answer() {
+    let lists = ["gnode[10,20,25,37]", "a[001-004,7]-x,b3", "r[1-2]n[00-01]", "node1.example.org"];
+    feed(10, &lists.map(|list| list.as_bytes().to_vec()), decoders::hosts);
+    let environments = [
+        "RANK=3\nWORLD_SIZE=4\nLOCAL_RANK=1\nLOCAL_WORLD_SIZE=2\nMASTER_ADDR=node1\nMASTER_PORT=29555\nTORCHELASTIC_USE_AGENT_STORE=True\n",
+        "OMPI_COMM_WORLD_RANK=2\nOMPI_COMM_WORLD_SIZE=3\nOMPI_COMM_WORLD_LOCAL_RANK=2\nOMPI_COMM_WORLD_LOCAL_SIZE=3\nPMIX_NAMESPACE=7\n",
+        "PMI_RANK=1\nPMI_SIZE=2\nMPI_LOCALRANKID=1\nMPI_LOCALNRANKS=2\nDQRM_JOB=x\nDQRM_ATTEMPT=1\nDQRM_RDZV_PORT=9\n",
+        "SLURM_STEP_ID=0\nSLURM_PROCID=5\nSLURM_STEP_NUM_TASKS=7\nSLURM_LOCALID=1\nSLURM_NODEID=2\nSLURM_STEP_TASKS_PER_NODE=2(x3),1\nSLURM_JOB_ID=9\nSLURM_STEP_NODELIST=gnode[08-10,12]\n",
+        "JOB_COMPLETION_INDEX=2\nDQRM_WORLD_SIZE=4\nDQRM_RDZV=[fd00::2]:29500\nDQRM_SECRET=0123456789abcdef\n",
+    ];
+    feed(11, &environments.map(|env| env.as_bytes().to_vec()), decoders::environment);
+}
