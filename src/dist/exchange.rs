@@ -16,13 +16,13 @@ use super::ids::{self, RowLists};
 use super::layout::{Chunk, Layout, Part, bytes_in, groups_in};
 use super::ledger::Ledger;
 use super::mlps::{ChunkForm, elements};
-use super::rows::{Coded, RowForm, tables_in};
+use super::rows::{Coded, RowForm};
 use super::union::Union;
 use crate::config::{GradientScale, Workers};
-use crate::quant::{self, gradient};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+mod feedback;
 mod owner;
 mod published;
 mod report;
@@ -350,33 +350,6 @@ impl Exchange {
         self.step(step).missing(me, owned)
     }
 
-    /// The error feedback of sums that this rank owns, in the flat buffer's layout; zeros elsewhere.
-    pub fn owner_errors(&self) -> Vec<f32> {
-        let mut flat = vec![0.0; self.layout.flat_len];
-        self.each_owned(|part, element, at, len| flat[at..at + len].copy_from_slice(&self.errors[part][element..element + len]));
-        flat
-    }
-
-    /// Restores the error feedback of the sums that this rank owns from a flat buffer that holds everybody's.
-    pub fn set_owner_errors(&mut self, flat: &[f32]) {
-        let mut errors = std::mem::take(&mut self.errors);
-        self.each_owned(|part, element, at, len| errors[part][element..element + len].copy_from_slice(&flat[at..at + len]));
-        self.errors = errors;
-    }
-
-    /// Calls `f(part, element of the chunk, element of the flat buffer, length)` for each span that this rank owns.
-    fn each_owned(&self, mut f: impl FnMut(usize, usize, usize, usize)) {
-        for part in Part::ALL {
-            let mut element = 0;
-            for span in &self.chunks[part as usize][self.seat.rank] {
-                let tensor = &self.layout.part(part)[span.tensor];
-                let len = span.groups.len() * tensor.len;
-                f(part as usize, element, tensor.at + span.groups.start * tensor.len, len);
-                element += len;
-            }
-        }
-    }
-
     fn step(&mut self, step: u64) -> &mut Step {
         let (world, published) = (self.seat.world, self.published);
         let forms = [self.row_form.bits, self.chunk_form.bits];
@@ -395,24 +368,6 @@ impl Exchange {
             let frame = Frame { kind, part, attempt: self.seat.attempt, from: self.seat.rank as u32, step, payload };
             self.out.push(Outgoing { to, bytes: frame.encode().into() });
         }
-    }
-
-    /// Quantizes sums of rows, a scale for each table in the run.
-    fn quantize_rows(&self, sums: &[f32], lists: &RowLists, run: &std::ops::Range<usize>) -> Vec<u8> {
-        let form = self.row_form;
-        if form.bits == 32 {
-            return sums.iter().flat_map(|v| v.to_le_bytes()).collect();
-        }
-        let n = gradient::max_code(form.bits);
-        let (mut scales, mut codes) = (Vec::new(), Vec::with_capacity(run.len() * form.row_bytes()));
-        for (_, rows) in tables_in(lists, run) {
-            let values = &sums[(rows.start - run.start) * form.dim..(rows.end - run.start) * form.dim];
-            let scale = quant::scale(gradient::max_abs(values), n);
-            scales.extend_from_slice(&scale.to_le_bytes());
-            gradient::quantize(values, scale, form.bits, &mut codes);
-        }
-        scales.extend_from_slice(&codes);
-        scales
     }
 }
 

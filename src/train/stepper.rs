@@ -6,15 +6,20 @@ use super::ranks::{self, Ranks, Resumed};
 use crate::config::Config;
 use crate::data::Batch;
 use crate::data::loader::{Loader, Share};
-use crate::dist::exchange::{Exchange, Merged, Refused, Report, Scaled, Seat, Times};
-use crate::dist::frame::{Limits, Reader};
+use crate::dist::exchange::{Exchange, Merged, Refused, Scaled, Seat, Times};
 use crate::dist::layout::{Layout, Part};
 use crate::dist::ledger::Ledger;
 use crate::dist::rows::Coded;
-use crate::dist::team::{self, Team};
+use crate::dist::team::Team;
 use crate::error::{Error, Result};
 use crate::session::{Session, Stage, StepResult};
 use std::time::{Duration, Instant};
+
+mod rank;
+mod simulated;
+
+use rank::Rank;
+use simulated::Simulated;
 
 /// What a step of workers left.
 #[derive(Debug, Default)]
@@ -178,211 +183,6 @@ fn stepped(merged: &Merged, result: StepResult, batch: &Batch, bytes: Ledger) ->
         touched: merged.touched.iter().map(|&n| n as u64).sum(),
         times: merged.reports.iter().map(|r| r.times).collect(),
         bytes,
-    }
-}
-
-/// One rank of several.
-#[derive(Debug)]
-pub(super) struct Rank {
-    pub(super) team: Team,
-    ahead: Option<Ahead>,
-    times: Times,
-}
-
-struct RankLink<'a> {
-    team: &'a mut Team,
-}
-
-impl Link for RankLink<'_> {
-    fn exchange(&mut self) -> &mut Exchange {
-        self.team.exchange()
-    }
-    fn refused(&self, refused: Refused) -> Error {
-        self.team.refused("gradients", refused)
-    }
-    fn pump(&mut self) -> Result<()> {
-        self.team.pump("gradients")
-    }
-    fn average(&mut self, step: u64, what: Scaled, own: &[f32]) -> Result<Option<Vec<f32>>> {
-        let posted = self.team.exchange().post_scales(step, what, own);
-        posted.map_err(|refused| self.team.refused("scales", refused))?;
-        self.team.averaged(step, what).map(Some)
-    }
-}
-
-impl Rank {
-    pub(super) fn new(team: Team) -> Rank {
-        Rank { team, ahead: None, times: Times::default() }
-    }
-
-    /// Takes the batches of this rank; says which rows the first one touches.
-    pub(super) fn begin(&mut self, session: &Session, batches: Loader, step: u64) -> Result<()> {
-        let ahead = Ahead::new(batches)?;
-        self.team.at_step(step);
-        self.announce(session, step, ahead.next.as_ref())?;
-        self.ahead = Some(ahead);
-        Ok(())
-    }
-
-    fn announce(&mut self, session: &Session, step: u64, batch: Option<&Batch>) -> Result<()> {
-        let Some(batch) = batch else { return Ok(()) };
-        let posted = self.team.exchange().post_ids(step, session.touched_rows(batch));
-        posted.map_err(|refused| self.team.refused("row ids", refused))?;
-        self.team.pump("row ids")
-    }
-
-    pub(super) fn step(&mut self, session: &mut Session, step: u64, global: u64, stop: bool) -> Result<Stepped, Failure> {
-        self.team.at_step(step);
-        let before = self.team.exchange().ledger();
-        let Some(mut ahead) = self.ahead.take() else { return Err(Error::Plan("a step before its batches".into()).into()) };
-        let batch = ahead.take(step)?;
-        // The ids of the next step travel while this one is computed.
-        self.announce(session, step + 1, ahead.next.as_ref())?;
-        self.ahead = Some(ahead);
-        let mut clock = Clock::default();
-        let uniform = gradients(session, &mut RankLink { team: &mut self.team }, step, &batch, global, &mut clock)?;
-        let result = pollster::block_on(session.history())?.pop().unwrap_or_else(|| StepResult { step, loss: 0.0, logits: Vec::new() });
-        let report = Report { samples: batch.samples as u32, loss: result.loss, stop, times: self.times };
-        let posted = self.team.exchange().post_report(step, report);
-        posted.map_err(|refused| self.team.refused("reports", refused))?;
-        let merging = self.team.merging();
-        let merged = timed(&mut clock.wait, || self.team.merged(step))?;
-        let merging = self.team.merging().saturating_sub(merging);
-        clock.merge += merging;
-        clock.wait = clock.wait.saturating_sub(merging);
-        timed(&mut clock.compute, || session.apply(&merged, &uniform))?;
-        self.times = clock.times();
-        let bytes = self.team.exchange().ledger().since(before);
-        Ok(stepped(&merged, result, &batch, bytes))
-    }
-}
-
-/// Several logical workers on one device, with the arithmetic of real ones.
-#[derive(Debug)]
-pub(super) struct Simulated {
-    exchanges: Vec<Exchange>,
-    limits: Limits,
-    /// What each worker did not send yet of its MLP gradients.
-    pub(super) errors: Vec<Vec<f32>>,
-    ahead: Vec<Ahead>,
-    times: Vec<Times>,
-}
-
-struct SimulatedLink<'a> {
-    exchange: &'a mut Exchange,
-    /// Only scales are collected in this pass.
-    scales_only: bool,
-}
-
-impl Link for SimulatedLink<'_> {
-    fn exchange(&mut self) -> &mut Exchange {
-        self.exchange
-    }
-    fn refused(&self, refused: Refused) -> Error {
-        refused_among_ourselves(refused)
-    }
-    fn pump(&mut self) -> Result<()> {
-        Ok(())
-    }
-    fn average(&mut self, step: u64, what: Scaled, own: &[f32]) -> Result<Option<Vec<f32>>> {
-        if self.scales_only {
-            self.exchange.post_scales(step, what, own).map_err(refused_among_ourselves)?;
-            return Ok(None);
-        }
-        Ok(self.exchange.averaged(step, what))
-    }
-}
-
-fn refused_among_ourselves(refused: Refused) -> Error {
-    Error::Plan(format!("logical worker {} {}", refused.rank, refused.reason))
-}
-
-impl Simulated {
-    pub(super) fn new(exchanges: Vec<Exchange>, errors: Vec<Vec<f32>>) -> Simulated {
-        let times = vec![Times::default(); exchanges.len()];
-        let limits = exchanges.first().map_or_else(Limits::none, team::limits);
-        Simulated { exchanges, limits, errors, ahead: Vec::new(), times }
-    }
-
-    /// Takes the batches of each worker.
-    pub(super) fn begin(&mut self, batches: Vec<Loader>) -> Result<()> {
-        self.ahead = batches.into_iter().map(Ahead::new).collect::<Result<_>>()?;
-        Ok(())
-    }
-
-    /// Carries frames between the workers until nobody has anything to say.
-    fn deliver(&mut self, clocks: &mut [Clock]) -> Result<()> {
-        loop {
-            let mut quiet = true;
-            for from in 0..self.exchanges.len() {
-                for out in self.exchanges[from].outgoing() {
-                    quiet = false;
-                    for to in (0..self.exchanges.len()).filter(|&to| to != from && out.to.is_none_or(|only| only == to)) {
-                        let mut reader = Reader::new(self.limits.clone(), from as u32, 0);
-                        reader.push(&out.bytes);
-                        let frame = reader.next_frame().map_err(Error::Plan)?;
-                        let accept = || frame.map_or(Ok(None), |frame| self.exchanges[to].accept(from, frame));
-                        timed(&mut clocks[to].merge, accept).map_err(refused_among_ourselves)?;
-                    }
-                }
-            }
-            if quiet {
-                return Ok(());
-            }
-        }
-    }
-
-    pub(super) fn step(&mut self, session: &mut Session, step: u64, global: u64, stop: bool) -> Result<Stepped, Failure> {
-        let world = self.exchanges.len();
-        let before: Vec<Ledger> = self.exchanges.iter().map(Exchange::ledger).collect();
-        let batches: Vec<Batch> = self.ahead.iter_mut().map(|ahead| ahead.take(step)).collect::<Result<_>>()?;
-        for (exchange, batch) in self.exchanges.iter_mut().zip(&batches) {
-            exchange.post_ids(step, session.touched_rows(batch)).map_err(refused_among_ourselves)?;
-        }
-        let mut clocks = vec![Clock::default(); world];
-        self.deliver(&mut clocks)?;
-        let mut uniform = None;
-        let mut logits = Vec::new();
-        // In the published mode nobody can quantize before all scales are known: what was computed is computed again.
-        let passes: &[bool] = if self.exchanges[0].is_published() { &[true, false] } else { &[false] };
-        for &scales_only in passes {
-            logits.clear();
-            for rank in 0..world {
-                if let Some(errors) = self.errors.get(rank) {
-                    session.set_gradient_errors(errors)?;
-                }
-                let mut link = SimulatedLink { exchange: &mut self.exchanges[rank], scales_only };
-                uniform = Some(gradients(session, &mut link, step, &batches[rank], global, &mut clocks[rank])?);
-                let result = pollster::block_on(session.history())?.pop();
-                let result = result.unwrap_or_else(|| StepResult { step, loss: 0.0, logits: Vec::new() });
-                if !scales_only {
-                    if let Some(errors) = self.errors.get_mut(rank) {
-                        *errors = pollster::block_on(session.gradient_errors())?.unwrap_or_default();
-                    }
-                    let report = Report { samples: batches[rank].samples as u32, loss: result.loss, stop, times: self.times[rank] };
-                    self.exchanges[rank].post_report(step, report).map_err(refused_among_ourselves)?;
-                }
-                logits.extend(result.logits);
-            }
-            self.deliver(&mut clocks)?;
-        }
-        let mut first = None;
-        for (exchange, clock) in self.exchanges.iter_mut().zip(&mut clocks) {
-            let merged = timed(&mut clock.merge, || exchange.take(step)).map_err(refused_among_ourselves)?;
-            let merged = merged.ok_or_else(|| Error::Plan("a logical worker lacks gradients".into()))?;
-            match &first {
-                None => first = Some(merged),
-                Some(first) if *first == merged => {}
-                Some(_) => return Err(Error::Plan("logical workers came to different sums".into()).into()),
-            }
-        }
-        let (Some(merged), Some(uniform)) = (first, uniform) else { return Err(Error::Plan("no logical workers".into()).into()) };
-        timed(&mut clocks[0].compute, || session.apply(&merged, &uniform))?;
-        self.times = clocks.iter().map(Clock::times).collect();
-        let bytes = self.exchanges.iter().zip(before).map(|(e, b)| e.ledger().since(b)).fold(Ledger::default(), Ledger::plus);
-        let mut done = stepped(&merged, StepResult { step, loss: 0.0, logits }, &batches[0], bytes);
-        done.labels = batches.into_iter().flat_map(|b| b.labels).collect();
-        Ok(done)
     }
 }
 

@@ -77,7 +77,7 @@ fn dependencies_point_down() {
         (&["src/engine/"], &["error", "plan"]),
         (&["src/ops/"], &["plan", "params", "quant", "rng", "config", "tables", "data", "error"]),
         (&["src/tables.rs", "src/metrics.rs", "src/tensor_file.rs"], &["error"]),
-        (&["src/model.rs", "src/step.rs", "src/step/"], &["config", "model", "ops", "plan", "tables"]),
+        (&["src/model.rs", "src/step.rs", "src/step/"], &["config", "model", "ops", "plan", "quant", "tables"]),
         (&["src/onnx.rs", "src/onnx/"], &["config", "data", "error", "model", "packed", "quant", "whole_file"]),
         (&["src/data/"], &["error", "tables", "config", "rng", "metrics", "data"]),
         (&["src/packed.rs", "src/packed/"], &["config", "engine", "error", "model", "partial", "quant", "tensor_file"]),
@@ -86,7 +86,13 @@ fn dependencies_point_down() {
             &["config", "data", "engine", "error", "model", "ops", "packed", "plan", "quant", "session", "step", "tables"],
         ),
         (&["src/import/"], &["checkpoint", "config", "import"]),
-        (&["src/session.rs", "src/session/"], &["config", "data", "engine", "error", "model", "ops", "plan", "rng", "step", "tables"]),
+        (
+            &["src/session.rs", "src/session/"],
+            &["config", "data", "dist", "engine", "error", "model", "ops", "plan", "rng", "step", "tables"],
+        ),
+        (&["src/dist/frame.rs", "src/dist/ids", "src/dist/ledger.rs", "src/dist/union.rs"], &[]),
+        (&["src/dist/layout.rs", "src/dist/rows.rs", "src/dist/mlps.rs", "src/dist/exchange"], &["config", "model", "quant", "dist"]),
+        (&["src/dist/"], &["config", "dist", "error", "model", "quant"]),
     ];
     let sources = sources();
     for (prefixes, allowed) in layers {
@@ -101,10 +107,23 @@ fn dependencies_point_down() {
 }
 
 #[test]
-fn plans_do_no_input_and_output() {
-    for (name, text) in sources().iter().filter(|(name, _)| name.starts_with("src/plan/") || name == "src/quant.rs") {
+fn plans_numbers_and_the_exchange_know_no_files_sockets_threads_or_clocks() {
+    let pure = [
+        "src/plan/",
+        "src/quant",
+        "src/dist/frame",
+        "src/dist/ids",
+        "src/dist/layout",
+        "src/dist/rows",
+        "src/dist/mlps",
+        "src/dist/union",
+        "src/dist/exchange",
+        "src/dist/ledger",
+    ];
+    for (name, text) in sources().iter().filter(|(name, _)| pure.iter().any(|prefix| name.starts_with(prefix))) {
         for line in code(text) {
-            let found = ["std::fs", "std::io", "std::net", "std::env", "std::thread"].iter().find(|path| line.contains(**path));
+            let found =
+                ["std::fs", "std::io", "std::net", "std::env", "std::thread", "std::time"].iter().find(|path| line.contains(**path));
             assert!(found.is_none(), "{name}: {line}");
         }
     }

@@ -76,3 +76,43 @@ fn a_job_that_was_stopped_and_resumed_ends_with_the_same_bytes() {
         assert!(bytes(&whole) == bytes(&folder), "{play:?}: {:?}", differing(whole.path(), folder.path()));
     }
 }
+
+#[test]
+fn a_worker_without_samples_at_the_end_of_an_epoch_changes_nothing() {
+    // 6,290 samples in global batches of 48 leave two for three workers: rank 0 gets none.
+    let mut alone = config(0, 48);
+    alone.data.synthetic.samples = 6989;
+    (alone.train.epochs, alone.train.max_steps) = (2, 0);
+    (alone.quant.embedding_bits, alone.quant.mlp_bits) = (Bits::None, Bits::None);
+    let (one, outcome) = trained(&alone, Play::Alone);
+    assert_eq!(outcome.steps, 2 * 132, "131 whole batches and a rest");
+    let mut three = alone.clone();
+    (three.train.batch, three.workers) = (16, exact(3));
+    let (folder, _) = trained(&three, Play::InProcess);
+    assert!(difference(&weights(one.path()), &weights(folder.path())) < 2e-5);
+    three.workers = config(3, 1).workers;
+    let [(real, _), (logical, _)] = [Play::InProcess, Play::Simulated].map(|play| trained(&three, play));
+    assert!(differing(real.path(), logical.path()).is_empty());
+}
+
+#[test]
+fn another_number_of_workers_goes_on_with_a_run() {
+    let mut config = config(4, 12);
+    config.train.max_steps = 60;
+    let (folder, _) = trained(&config, Play::InProcess);
+    (config.workers.count, config.train.max_steps) = (2, 200);
+    let outcome = run(&config, Play::InProcess, &folder.path().join("run"), Start::Resume).unwrap();
+    assert_eq!(outcome.steps, 200);
+    let names: Vec<String> = crate::job::tensors(folder.path()).into_iter().map(|t| t.0).filter(|n| n.starts_with("dqrm.errors.")).collect();
+    assert_eq!(names, ["dqrm.errors.0", "dqrm.errors.1", "dqrm.errors.sums"], "error feedback of two ranks");
+}
+
+#[test]
+fn workers_on_different_engines_keep_one_model() {
+    if !crate::job::has_adapter() {
+        return;
+    }
+    // Rank 0 on the CPU engine, rank 1 on an adapter: what is summed is the same, and so is what it is added to.
+    let config = config(2, 24);
+    crate::job::run_mixed(&config).unwrap();
+}

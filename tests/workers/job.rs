@@ -76,3 +76,46 @@ pub(crate) fn differing(a: &Path, b: &Path) -> Vec<String> {
     let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
     a.iter().zip(&b).filter(|(a, b)| bits(&a.1) != bits(&b.1)).map(|(a, _)| a.0.clone()).collect()
 }
+
+/// True when there is an adapter; says so when there is none, and fails when one is required.
+pub(crate) fn has_adapter() -> bool {
+    let found = pollster::block_on(dqrm::session::adapters()).iter().any(|a| a.backend != "cpu");
+    if !found {
+        assert!(std::env::var_os("DQRM_REQUIRE_GPU").is_none(), "DQRM_REQUIRE_GPU is set, but there is no adapter");
+        eprintln!("skipped: no adapter");
+    }
+    found
+}
+
+/// Two ranks, the first on the CPU engine and the second on an adapter, whose replicas are compared every few steps.
+pub(crate) fn run_mixed(config: &Config) -> dqrm::Result<()> {
+    use dqrm::dist::exchange::Seat;
+    use dqrm::dist::transport::{Transport, inproc};
+    use std::sync::mpsc::channel;
+    let folder = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    let config = train::resolve(config)?;
+    let data = train::assemble(&config, &mut |_, _, _| {})?;
+    let (give, take) = channel();
+    std::thread::scope(|scope| {
+        let place = |rank: usize, connect| Ranks::Rank { seat: Seat { rank, world: 2, attempt: 0 }, patience: Patience::default(), connect };
+        let mut on_adapter = config.clone();
+        on_adapter.device = Device::Gpu;
+        let second = {
+            let (data, stop) = (data.clone(), &stop);
+            let ranks = place(1, Box::new(move |_, _| take.recv().map_err(|e| dqrm::Error::Device(e.to_string()))));
+            let options = Options { dir: Default::default(), start: Start::Fresh, stop, ranks };
+            scope.spawn(move || train::run_on(&on_adapter, data, options, &mut |_| {}))
+        };
+        let connect = move |_: train::Terms, limits| {
+            let mut ends = inproc::mesh(2, &limits, 0, None);
+            let other: Box<dyn Transport> = Box::new(ends.pop().unwrap());
+            give.send(other).unwrap();
+            Ok(Box::new(ends.pop().unwrap()) as Box<dyn Transport>)
+        };
+        let options = Options { dir: folder.path().join("run"), start: Start::Fresh, stop: &stop, ranks: place(0, Box::new(connect)) };
+        let first = train::run_on(&config, data.clone(), options, &mut |_| {});
+        let second = second.join().unwrap();
+        first.and(second).map(|_| ())
+    })
+}

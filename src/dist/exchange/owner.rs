@@ -7,6 +7,7 @@ use super::{Exchange, Refused};
 use crate::dist::frame::Kind;
 use crate::dist::ids::RowLists;
 use crate::dist::rows::tables_in;
+use crate::quant::{self, gradient};
 
 impl Exchange {
     /// Cuts this rank's rows by owner, and sums those that it owns, when either has become possible.
@@ -90,5 +91,23 @@ impl Exchange {
             }
         }
         Ok(sums)
+    }
+
+    /// Quantizes sums of rows, a scale for each table in the run.
+    fn quantize_rows(&self, sums: &[f32], lists: &RowLists, run: &std::ops::Range<usize>) -> Vec<u8> {
+        let form = self.row_form;
+        if form.bits == 32 {
+            return sums.iter().flat_map(|v| v.to_le_bytes()).collect();
+        }
+        let n = gradient::max_code(form.bits);
+        let (mut scales, mut codes) = (Vec::new(), Vec::with_capacity(run.len() * form.row_bytes()));
+        for (_, rows) in tables_in(lists, run) {
+            let values = &sums[(rows.start - run.start) * form.dim..(rows.end - run.start) * form.dim];
+            let scale = quant::scale(gradient::max_abs(values), n);
+            scales.extend_from_slice(&scale.to_le_bytes());
+            gradient::quantize(values, scale, form.bits, &mut codes);
+        }
+        scales.extend_from_slice(&codes);
+        scales
     }
 }

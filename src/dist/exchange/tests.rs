@@ -2,7 +2,7 @@ use super::*;
 use crate::config::{Model, RowSums};
 use crate::dist::frame::Reader;
 use crate::ops::case::random;
-use crate::quant::Bits;
+use crate::quant::{self, Bits, gradient};
 use crate::rng::Stream;
 
 /// Ranks whose frames are carried in memory.

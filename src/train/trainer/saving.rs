@@ -1,0 +1,78 @@
+//! Checkpoints of a run, and what is said when it cannot go on.
+
+use super::{Observe, Trainer};
+use crate::checkpoint::{self, State};
+use crate::error::{Error, Result};
+use crate::train::{Event, folder};
+
+impl Trainer<'_> {
+    /// Writes `last.safetensors`.
+    pub(super) fn save(&mut self, observe: Observe<'_>) -> Result<()> {
+        self.write(folder::LAST, None, observe)?;
+        self.saved = Some(self.step);
+        Ok(())
+    }
+
+    pub(super) fn write(&mut self, name: &str, measured: Option<(f64, bool)>, observe: Observe<'_>) -> Result<()> {
+        const PHASE: &str = "checkpoint";
+        let path = self.options.dir.join(name);
+        let mut extra = Vec::new();
+        if measured.is_none() {
+            extra = self.window.tensors();
+            extra.extend(self.stepper.errors(&mut self.session)?);
+        }
+        let Some(journal) = &self.journal else {
+            // rank 0 writes; whoever goes on before it has, might lose more than one checkpoint
+            return self.stepper.team().map_or(Ok(()), |team| team.barrier(PHASE));
+        };
+        let state = State {
+            step: self.step,
+            workers: self.config.workers.count as u64,
+            epoch: self.step / self.epoch_steps,
+            lines: journal.lines,
+            validation_auc: measured.map(|(auc, _)| auc),
+            provisional: measured.is_some_and(|(_, provisional)| provisional),
+            shape: self.data.shape.clone(),
+            extra,
+        };
+        if let Err(bad) = checkpoint::write(&path, &mut self.session, &state)? {
+            let place = format!("`{}` (value {} is {})", bad.tensor, bad.index, bad.value);
+            return Err(self.not_finite(self.step.saturating_sub(1), f32::NAN, Some(place)));
+        }
+        observe(&Event::Saved { path: &path, step: self.step });
+        self.stepper.team().map_or(Ok(()), |team| team.barrier(PHASE))
+    }
+
+    /// Saves, and says how to go on.
+    pub(super) fn interrupted(&mut self, observe: Observe<'_>) -> Error {
+        if self.saved != Some(self.step)
+            && let Err(error) = self.save(observe)
+        {
+            return error;
+        }
+        let dir = self.options.dir.display();
+        let (step, steps) = (self.step, self.steps);
+        Error::Interrupted(format!("interrupted after step {step} of {steps}; everything is saved, go on with `dqrm train --resume {dir}`"))
+    }
+
+    /// The error for a loss or a weight that is not finite.
+    pub(super) fn not_finite(&mut self, step: u64, loss: f32, buffer: Option<String>) -> Error {
+        let last = self.last_batch.take();
+        let found = || pollster::block_on(self.session.first_not_finite(last.as_ref()));
+        let buffer = match buffer.map_or_else(found, |b| Ok(Some(b))) {
+            Ok(buffer) => buffer.unwrap_or_else(|| "not among the buffers that still exist".into()),
+            Err(error) => return error,
+        };
+        let (path, lr) = (self.options.dir.join(folder::LAST), self.config.optim.lr);
+        let kept = match self.saved {
+            Some(step) => format!("The last good checkpoint, `{}` (step {step}), is kept", path.display()),
+            None => "No checkpoint had been written yet".into(),
+        };
+        Error::NotFinite {
+            step,
+            loss,
+            buffer,
+            kept: format!("{kept}; try a smaller learning rate than {lr} (--lr) or a warm-up (optim.warmup_steps)"),
+        }
+    }
+}
