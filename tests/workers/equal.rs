@@ -103,7 +103,8 @@ fn another_number_of_workers_goes_on_with_a_run() {
     (config.workers.count, config.train.max_steps) = (2, 200);
     let outcome = run(&config, Play::InProcess, &folder.path().join("run"), Start::Resume).unwrap();
     assert_eq!(outcome.steps, 200);
-    let names: Vec<String> = crate::job::tensors(folder.path()).into_iter().map(|t| t.0).filter(|n| n.starts_with("dqrm.errors.")).collect();
+    let names: Vec<String> =
+        crate::job::tensors(folder.path()).into_iter().map(|t| t.0).filter(|n| n.starts_with("dqrm.errors.")).collect();
     assert_eq!(names, ["dqrm.errors.0", "dqrm.errors.1", "dqrm.errors.sums"], "error feedback of two ranks");
 }
 

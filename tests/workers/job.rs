@@ -98,7 +98,8 @@ pub(crate) fn run_mixed(config: &Config) -> dqrm::Result<()> {
     let data = train::assemble(&config, &mut |_, _, _| {})?;
     let (give, take) = channel();
     std::thread::scope(|scope| {
-        let place = |rank: usize, connect| Ranks::Rank { seat: Seat { rank, world: 2, attempt: 0 }, patience: Patience::default(), connect };
+        let place =
+            |rank: usize, connect| Ranks::Rank { seat: Seat { rank, world: 2, attempt: 0 }, patience: Patience::default(), connect };
         let mut on_adapter = config.clone();
         on_adapter.device = Device::Gpu;
         let second = {
