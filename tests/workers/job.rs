@@ -2,10 +2,15 @@
 
 use dqrm::checkpoint::Checkpoint;
 use dqrm::config::{Config, Device, Workers};
+use dqrm::dist::exchange::Seat;
+use dqrm::dist::frame::Limits;
 use dqrm::dist::team::Patience;
+use dqrm::dist::transport::{Transport, inproc};
 use dqrm::train::{self, Options, Outcome, Ranks, Start};
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::channel;
 
 /// A model with a few tables, small ones among them, on made-up clicks; an epoch does not end with a whole batch.
 pub(crate) fn config(count: usize, batch: usize) -> Config {
@@ -87,36 +92,53 @@ pub(crate) fn has_adapter() -> bool {
     found
 }
 
+/// Changes a rank's way to its peers.
+pub(crate) type Wrap<'a> = &'a (dyn Fn(usize, Box<dyn Transport>) -> Box<dyn Transport> + Sync);
+
+/// Runs each rank in a thread with settings of its own; what each ended with. Rank 0 keeps its run in `dir`.
+pub(crate) fn run_ranks(configs: &[Config], dir: &Path, start: &Start, patience: Patience, wrap: Wrap<'_>) -> Vec<dqrm::Result<Outcome>> {
+    let world = configs.len();
+    let data = train::assemble(&configs[0], &mut |_, _, _| {}).unwrap();
+    let ends: Mutex<Option<Vec<Option<inproc::InProc>>>> = Mutex::new(None);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let rank = |rank: usize| {
+            let (config, data, ends, stop) = (&configs[rank], data.clone(), &ends, &stop);
+            let end = move |limits: &Limits| {
+                let mut ends = ends.lock().unwrap();
+                let all = ends.get_or_insert_with(|| inproc::mesh(world, limits, 0, None).into_iter().map(Some).collect());
+                all[rank].take().unwrap()
+            };
+            move || {
+                // `Connect` lives for as long as it likes: what is borrowed is reached through a channel
+                let (ask, asked) = channel::<Limits>();
+                let (give, given) = channel::<Box<dyn Transport>>();
+                let connect: train::Connect = Box::new(move |_, limits| {
+                    ask.send(limits).unwrap();
+                    given.recv().map_err(|e| dqrm::Error::Device(e.to_string()))
+                });
+                std::thread::scope(|inner| {
+                    inner.spawn(move || {
+                        if let Ok(limits) = asked.recv() {
+                            give.send(wrap(rank, Box::new(end(&limits)))).unwrap();
+                        }
+                    });
+                    let ranks = Ranks::Rank { seat: Seat { rank, world, attempt: 0 }, patience, connect };
+                    let dir = if rank == 0 { dir.to_path_buf() } else { Default::default() };
+                    train::run_on(config, data, Options { dir, start: start.clone(), stop, ranks }, &mut |_| {})
+                })
+            }
+        };
+        let threads: Vec<_> = (0..world).map(|r| scope.spawn(rank(r))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
 /// Two ranks, the first on the CPU engine and the second on an adapter, whose replicas are compared every few steps.
 pub(crate) fn run_mixed(config: &Config) -> dqrm::Result<()> {
-    use dqrm::dist::exchange::Seat;
-    use dqrm::dist::transport::{Transport, inproc};
-    use std::sync::mpsc::channel;
     let folder = tempfile::tempdir().unwrap();
-    let stop = AtomicBool::new(false);
-    let config = train::resolve(config)?;
-    let data = train::assemble(&config, &mut |_, _, _| {})?;
-    let (give, take) = channel();
-    std::thread::scope(|scope| {
-        let place =
-            |rank: usize, connect| Ranks::Rank { seat: Seat { rank, world: 2, attempt: 0 }, patience: Patience::default(), connect };
-        let mut on_adapter = config.clone();
-        on_adapter.device = Device::Gpu;
-        let second = {
-            let (data, stop) = (data.clone(), &stop);
-            let ranks = place(1, Box::new(move |_, _| take.recv().map_err(|e| dqrm::Error::Device(e.to_string()))));
-            let options = Options { dir: Default::default(), start: Start::Fresh, stop, ranks };
-            scope.spawn(move || train::run_on(&on_adapter, data, options, &mut |_| {}))
-        };
-        let connect = move |_: train::Terms, limits| {
-            let mut ends = inproc::mesh(2, &limits, 0, None);
-            let other: Box<dyn Transport> = Box::new(ends.pop().unwrap());
-            give.send(other).unwrap();
-            Ok(Box::new(ends.pop().unwrap()) as Box<dyn Transport>)
-        };
-        let options = Options { dir: folder.path().join("run"), start: Start::Fresh, stop: &stop, ranks: place(0, Box::new(connect)) };
-        let first = train::run_on(&config, data.clone(), options, &mut |_| {});
-        let second = second.join().unwrap();
-        first.and(second).map(|_| ())
-    })
+    let on_adapter = Config { device: Device::Gpu, ..config.clone() };
+    let dir = folder.path().join("run");
+    let ended = run_ranks(&[config.clone(), on_adapter], &dir, &Start::Fresh, Patience::default(), &|_, transport| transport);
+    ended.into_iter().try_for_each(|outcome| outcome.map(|_| ()))
 }

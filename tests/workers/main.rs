@@ -2,4 +2,5 @@
 //! over every transport.
 
 mod equal;
+mod faults;
 mod job;
