@@ -12,6 +12,7 @@ mod live;
 mod options;
 mod pack;
 mod predict;
+mod ranks;
 mod stop;
 mod summary;
 mod train;

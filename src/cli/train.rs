@@ -2,14 +2,23 @@
 
 use super::live::Live;
 use super::options::TrainArgs;
-use super::{note, print, print_json, stop, summary};
+use super::workers::Local;
+use super::{note, print, print_json, ranks, stop, summary};
+use crate::config::Config;
 use crate::error::Result;
-use crate::train::{self, Event, Options, Ranks, Start};
+use crate::train::{self, Event, Options, Outcome, Ranks, Start};
 use std::sync::atomic::Ordering;
 
 /// Trains, and prints the summary.
 pub(super) fn run(args: &TrainArgs) -> Result<()> {
-    let config = args.config()?;
+    let mut config = args.config()?;
+    let launched = ranks::launched(&args.workers)?;
+    if let Some(launch) = &launched {
+        config.workers.count = launch.world;
+        config.validate()?;
+        ranks::share_cores(launch.local_world);
+    }
+    let rank = launched.as_ref().map(|l| l.rank).or(args.workers.local_rank).unwrap_or(0);
     let dir = args.folder(&config);
     let start = match (&args.resume, &args.init) {
         (Some(_), _) => Start::Resume,
@@ -18,29 +27,62 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
     };
     stop::listen()?;
     let mut live = Live::new();
-    let workers = &args.workers;
-    let simulated = workers.simulate_workers.is_some();
-    let ranks = if simulated { Ranks::Simulated } else { Ranks::Alone };
-    let options = Options { dir, start, stop: &stop::STOP, ranks };
     let mut observe = |event: &Event<'_>| {
         if matches!(event, Event::Ready(_)) {
             stop::SAVES.store(true, Ordering::SeqCst);
         }
-        live.event(event);
+        if rank == 0 {
+            live.event(event);
+        }
     };
-    let outcome = if config.workers.on() && !simulated {
-        train::check_folder(&config, &options)?;
-        let config = train::resolve(&config)?;
-        let data = train::assemble(&config, &mut |what, done, total| observe(&Event::Preparing { what, done, total }))?;
-        train::run_in_process(&config, data, options, workers.patience(), workers.network, &mut observe)
-    } else {
-        train::run(&config, options, &mut observe)
+    let ranks = match &launched {
+        Some(launch) => ranks::seat(&args.workers, launch)?,
+        None if args.workers.simulate_workers.is_some() => Ranks::Simulated,
+        None => Ranks::Alone,
     };
+    let options = Options { dir, start, stop: &stop::STOP, ranks };
+    let outcome = start_run(args, &config, options, launched.is_some(), &mut observe);
     live.end();
-    let outcome = outcome?;
+    let outcome = outcome.inspect_err(|_| {
+        if rank > 0 {
+            note(&format!("rank {rank}:"));
+        }
+    })?;
+    if rank > 0 {
+        return Ok(());
+    }
     if args.device.json {
         return print_json(&outcome);
     }
     note("");
     print(&summary::table(&config, &outcome))
+}
+
+/// Runs alone or in the place that `options` name, or with workers on this computer.
+fn start_run(
+    args: &TrainArgs,
+    config: &Config,
+    mut options: Options<'_>,
+    launched: bool,
+    observe: &mut dyn FnMut(&Event<'_>),
+) -> Result<Outcome> {
+    let workers = &args.workers;
+    if launched || !config.workers.on() || workers.simulate_workers.is_some() {
+        return train::run(config, options, observe);
+    }
+    if workers.local_rank.is_none() {
+        train::check_folder(config, &options)?;
+    }
+    // The data is prepared once, before others look for it.
+    let config = train::resolve(config)?;
+    let data = train::assemble(&config, &mut |what, done, total| observe(&Event::Preparing { what, done, total }))?;
+    match workers.transport.unwrap_or_default() {
+        Local::Inproc => train::run_in_process(&config, data, options, workers.patience(), workers.network, observe),
+        Local::Tcp => {
+            let (place, others) = ranks::local(workers, &config)?;
+            options.ranks = place;
+            let outcome = train::run_on(&config, data, options, observe)?;
+            others.end().map(|()| outcome)
+        }
+    }
 }

@@ -58,6 +58,13 @@ pub struct WorkerArgs {
     #[arg(long, value_name = "N")]
     pub check_every: Option<u64>,
 
+    /// The rank of a process that rank 0 started
+    #[arg(long, hide = true, requires = "local_port")]
+    pub local_rank: Option<usize>,
+    /// Where rank 0 listens
+    #[arg(long, hide = true)]
+    pub local_port: Option<u16>,
+
     /// This worker's rank, for a job on several computers [default: from torchrun, MPI, Slurm or Kubernetes]
     #[arg(long, value_name = "R", conflicts_with = "workers")]
     pub rank: Option<usize>,
