@@ -6,7 +6,8 @@
 //!
 //! MPI itself says nothing about a peer that is silent: that is for the caller's patience. When a process dies, the
 //! launcher (`mpirun`, `srun -K`) ends the others. This end does the same when it is dropped without a good end: only
-//! after an empty [`Kind::Bye`] to and from every peer does it finalize MPI, which waits for all ranks.
+//! after an empty [`Kind::Bye`] to and from every peer (also to those that have finished) does it finalize MPI, which
+//! waits for all ranks.
 
 mod courier;
 
@@ -23,6 +24,9 @@ const GOOD_END: Duration = Duration::from_secs(600);
 /// How long another end waits for the thread.
 const BAD_END: Duration = Duration::from_secs(2);
 
+/// What became of a peer that said a good [`Kind::Bye`].
+const FINISHED: &str = "has finished";
+
 /// One rank's end.
 #[derive(Debug)]
 pub struct Mpi {
@@ -37,7 +41,8 @@ pub struct Mpi {
 }
 
 impl Mpi {
-    /// Starts MPI and takes rank and world size from it. A process can do this once.
+    /// Starts MPI, which waits for all ranks to do so, and takes rank and world size from it. A process can do this
+    /// once. What [`Mpi::receive`](Transport::receive) calls the loss of this rank itself is a failure of MPI.
     ///
     /// # Errors
     /// MPI does not start, or allows no thread but the first to use it.
@@ -68,7 +73,7 @@ impl Mpi {
         match event {
             Event::Frame(from, _) if self.ends[from].is_some() => Ok(None),
             Event::Frame(from, frame) if frame.kind == Kind::Bye && frame.payload.is_empty() => {
-                self.ends[from] = Some("has finished".into());
+                self.ends[from] = Some(FINISHED.into());
                 Ok(None)
             }
             Event::Frame(from, frame) if frame.kind == Kind::Bye => {
@@ -95,8 +100,10 @@ impl Transport for Mpi {
         let reason = match self.ends.get(to) {
             None => format!("does not exist (there are {})", self.world),
             Some(_) if to == self.rank => "is this worker itself".into(),
-            Some(Some(reason)) => reason.clone(),
-            Some(None) => {
+            // A good end takes a `Bye` in both directions, in whatever order.
+            Some(Some(reason)) if reason != FINISHED || courier::is_bye(frame).is_none() => reason.clone(),
+            Some(_) if self.ends[self.rank].is_some() => "cannot be reached, since MPI has failed here".into(),
+            Some(_) => {
                 self.failed |= courier::is_bye(frame) == Some(false);
                 match self.commands.send(Command::Send(to, frame.clone())) {
                     Ok(()) => return Ok(()),
