@@ -1,5 +1,8 @@
 //! How frames get from rank to rank. Three ways, one trait, the same bytes.
 
+#[cfg(feature = "mpi")]
+pub mod mpi;
+
 use super::frame::Frame;
 use std::sync::Arc;
 use std::time::Duration;
