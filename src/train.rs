@@ -261,10 +261,10 @@ pub fn run_on(config: &Config, data: Assembled, mut options: Options<'_>, observ
     if config.data.format == Format::Text {
         config.data.schema.width = data.width;
     }
+    let (stepper, saved) = stepper::Stepper::new(ranks, &mut session, &config, &data, checkpoint.is_some(), saved)?;
     if leads && options.start != Start::Resume {
         folder::create(&options.dir, &config, &data)?;
     }
-    let (stepper, saved) = stepper::Stepper::new(ranks, &mut session, &config, &data, checkpoint.is_some(), saved)?;
     let trainer = trainer::Trainer::new(&config, &options, data, session, stepper, saved)?;
     if leads && options.start == Start::Resume {
         folder::keep_config(&options.dir, &config)?;

@@ -24,7 +24,10 @@ pub(super) fn launched(args: &WorkerArgs) -> Result<Option<Launch>> {
     if args.workers.is_some() || args.simulate_workers.is_some() {
         return Ok(None);
     }
-    let rendezvous = args.rdzv.as_deref().map(str::parse).transpose()?;
+    let mut rendezvous = args.rdzv.as_deref().map(str::parse).transpose()?;
+    if through_mpi(args) && rendezvous.is_none() {
+        rendezvous = Some("localhost:1".parse()?); // nobody goes there: MPI has its own ways
+    }
     let flags = Flags { rank: args.rank, world: args.world, rendezvous, job: args.job.clone(), attempt: args.attempt };
     let launch = launch::from(&flags, &environment)?;
     if let Some(launch) = &launch {
@@ -49,7 +52,7 @@ fn connect(args: &WorkerArgs, launch: &Launch, secret: Option<Secret>, listener:
     let (rank, world, job, attempt) = (launch.rank, launch.world, launch.job.clone(), launch.attempt);
     let security = match args.insecure_network {
         true => Security::Plain,
-        false => tcp::default_security(&place.host),
+        false => Security::Plain,
     };
     let (network, wait, silence) = (args.network, args.connect_timeout, args.silence_timeout);
     Ok(Box::new(move |terms, limits| {
@@ -64,8 +67,37 @@ fn connect(args: &WorkerArgs, launch: &Launch, secret: Option<Secret>, listener:
     }))
 }
 
+#[cfg(feature = "mpi")]
+fn through_mpi(args: &WorkerArgs) -> bool {
+    args.transport == Some(super::workers::Local::Mpi)
+}
+
+#[cfg(not(feature = "mpi"))]
+fn through_mpi(_args: &WorkerArgs) -> bool {
+    false
+}
+
+/// Connects through MPI.
+#[cfg(feature = "mpi")]
+fn connect_mpi(launch: &Launch) -> Connect {
+    let (rank, world, attempt) = (launch.rank, launch.world, launch.attempt);
+    Box::new(move |_, limits| {
+        let mpi = crate::dist::transport::mpi::Mpi::start(limits, attempt)?;
+        if (mpi.rank(), mpi.world()) != (rank, world) {
+            let found = format!("MPI says rank {} of {}", mpi.rank(), mpi.world());
+            return Err(Error::Config(format!("{found}, the environment says rank {rank} of {world}")));
+        }
+        Ok(Box::new(mpi) as Box<dyn Transport>)
+    })
+}
+
 /// The place of a launched worker.
 pub(super) fn seat(args: &WorkerArgs, launch: &Launch) -> Result<Ranks> {
+    #[cfg(feature = "mpi")]
+    if through_mpi(args) {
+        let seat = Seat { rank: launch.rank, world: launch.world, attempt: launch.attempt };
+        return Ok(Ranks::Rank { seat, patience: args.patience(), connect: connect_mpi(launch) });
+    }
     let secret = launch::secret(args.secret_file.as_deref(), &environment)?;
     if args.insecure_network && launch.rank == 0 {
         super::note("warning: --insecure-network: whoever is on the way between the workers can read and change what they send");
@@ -84,7 +116,17 @@ pub(super) fn local(args: &WorkerArgs, config: &Config) -> Result<(Ranks, Others
     share_cores(world);
     let of = |rank: usize, port: u16| -> Result<Launch> {
         let rendezvous = Some(format!("127.0.0.1:{port}").parse()?);
-        Ok(Launch { rank, world, local_rank: rank, local_world: world, rendezvous, job: "local".into(), attempt: 0, source: "flags", notes: Vec::new() })
+        Ok(Launch {
+            rank,
+            world,
+            local_rank: rank,
+            local_world: world,
+            rendezvous,
+            job: "local".into(),
+            attempt: 0,
+            source: "flags",
+            notes: Vec::new(),
+        })
     };
     if let (Some(rank), Some(port)) = (args.local_rank, args.local_port) {
         return Ok((seat(args, &of(rank, port)?)?, Others(Vec::new())));
@@ -92,7 +134,7 @@ pub(super) fn local(args: &WorkerArgs, config: &Config) -> Result<(Ranks, Others
     let failed = |e: std::io::Error| Error::Device(format!("cannot listen on 127.0.0.1: {e}"));
     let listener = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
     let port = listener.local_addr().map_err(failed)?.port();
-    let secret = tcp::random_secret()?;
+    let secret = random_secret()?;
     let program = std::env::current_exe().map_err(|e| Error::Device(format!("cannot find this program to start it again: {e}")))?;
     let mut others = Others(Vec::new());
     for rank in 1..world {
@@ -105,6 +147,14 @@ pub(super) fn local(args: &WorkerArgs, config: &Config) -> Result<(Ranks, Others
     let launch = of(0, port)?;
     let seat = Seat { rank: 0, world, attempt: 0 };
     Ok((Ranks::Rank { seat, patience: args.patience(), connect: connect(args, &launch, Some(secret), Some(listener))? }, others))
+}
+
+/// 32 random bytes as text.
+fn random_secret() -> Result<String> {
+    use ring::rand::{SecureRandom, SystemRandom};
+    let mut bytes = [0u8; 32];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| Error::Device("the operating system gives no random numbers".into()))?;
+    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
 }
 
 impl Others {

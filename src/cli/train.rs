@@ -84,5 +84,7 @@ fn start_run(
             let outcome = train::run_on(&config, data, options, observe)?;
             others.end().map(|()| outcome)
         }
+        #[cfg(feature = "mpi")]
+        Local::Mpi => Err(crate::Error::Config("--transport mpi is for workers that mpirun or srun started".into())),
     }
 }

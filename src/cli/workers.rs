@@ -10,14 +10,17 @@ use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How workers on this computer reach each other.
+/// How workers reach each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Local {
     /// Threads of one process
     #[default]
     Inproc,
-    /// Processes over loopback
+    /// Processes over TCP
     Tcp,
+    /// Processes that mpirun or srun started, through MPI
+    #[cfg(feature = "mpi")]
+    Mpi,
 }
 
 /// Flags of workers.
@@ -27,8 +30,8 @@ pub struct WorkerArgs {
     /// Train with so many workers on this computer, each with --batch samples a step
     #[arg(long, value_name = "N", value_parser = count)]
     pub workers: Option<usize>,
-    /// How workers on this computer reach each other
-    #[arg(long, value_name = "WAY", value_enum, requires = "workers")]
+    /// How workers reach each other [default: inproc with --workers, tcp where they were launched]
+    #[arg(long, value_name = "WAY", value_enum)]
     pub transport: Option<Local>,
     /// Play so many workers one after another on one device, with the arithmetic of real ones
     #[arg(long, value_name = "N", value_parser = count, conflicts_with_all = ["workers", "rank"])]

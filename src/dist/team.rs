@@ -21,7 +21,8 @@ const WAITING: usize = 4 * MEET;
 pub struct Patience {
     /// In a step.
     pub step: Duration,
-    /// Around evaluations, checkpoints and the start, where one rank may have much to do.
+    /// Around evaluations, checkpoints and the start, where one rank may have much to do; ranks above 0 wait half as
+    /// long again.
     pub long: Duration,
 }
 
@@ -223,6 +224,8 @@ impl Team {
     /// The next frame of a collective from `from`.
     fn hear(&mut self, phase: &'static str, kind: Kind, part: u8, from: usize) -> Result<Vec<u8>> {
         let began = Instant::now();
+        // Rank 0 gives up first, so that what the others hear from it is who was late.
+        let patience = if self.seat.rank == 0 { self.patience.long } else { self.patience.long.mul_f32(1.5) };
         loop {
             if let Some(place) = self.waiting.iter().position(|w| w.from == from) {
                 let Some(Waiting { frame, .. }) = self.waiting.remove(place) else { continue };
@@ -235,9 +238,9 @@ impl Team {
                 }
                 return Ok(frame.payload);
             }
-            let left = self.patience.long.saturating_sub(began.elapsed());
+            let left = patience.saturating_sub(began.elapsed());
             if left.is_zero() {
-                return Err(self.peer(from, phase, format!("did not answer within {} s", self.patience.long.as_secs_f32())));
+                return Err(self.peer(from, phase, format!("did not answer within {} s", patience.as_secs_f32())));
             }
             self.receive(phase, left)?;
         }

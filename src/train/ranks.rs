@@ -170,8 +170,32 @@ pub(super) fn connect(
     data: &Assembled,
 ) -> Result<Team> {
     let exchange = exchange(seat.clone(), session, config, data, 0);
-    let transport = connect(terms(config, data)?, team::limits(&exchange))?;
-    Ok(Team::new(transport, exchange, seat, patience))
+    let terms = terms(config, data)?;
+    let transport = connect(terms.clone(), team::limits(&exchange))?;
+    let mut team = Team::new(transport, exchange, seat, patience);
+    let agreed = agree(&mut team, &terms);
+    agreed.inspect_err(|e| team.end(Some(&e.to_string()))).map(|()| team)
+}
+
+/// Compares the terms of all ranks, whatever their transport asked.
+fn agree(team: &mut Team, mine: &Terms) -> Result<()> {
+    const MOST: u64 = 1 << 16;
+    let text = serde_json::to_vec(mine).map_err(|e| Error::Data(format!("the terms cannot be told: {e}")))?;
+    let all = team.gather(START, &text, None, MOST)?;
+    for (rank, text) in all.iter().enumerate() {
+        let theirs: Terms =
+            serde_json::from_slice(text).map_err(|e| Error::Data(format!("rank {rank} told terms that cannot be read: {e}")))?;
+        let names = |terms: &Terms| terms.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        if names(&theirs) != names(mine) {
+            return Err(Error::Config(format!("rank {rank} is another version of this program")));
+        }
+        if let Some(((name, theirs), (_, mine))) = theirs.iter().zip(mine).find(|(a, b)| a != b) {
+            return Err(Error::Config(format!(
+                "rank {rank} has another {name}: `{theirs}` there, `{mine}` here; all ranks need the same settings and data"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Gives every rank what rank 0 loaded: weights, the step, error feedback. Gives the state that the run goes on from.

@@ -121,7 +121,9 @@ impl<'a> Trainer<'a> {
     pub(super) fn run(mut self, observe: Observe<'_>) -> Result<Outcome> {
         let outcome = self.run_steps(observe).map_err(|error| self.with_checkpoint(error));
         if let Some(team) = self.stepper.team() {
-            team.end(outcome.as_ref().err().map(Error::to_string).as_deref());
+            // that all stop was agreed on
+            let reason = outcome.as_ref().err().filter(|e| !matches!(e, Error::Interrupted(_)));
+            team.end(reason.map(Error::to_string).as_deref());
         }
         outcome
     }

@@ -93,7 +93,7 @@ impl Transport for Faulty {
 }
 
 fn short() -> Patience {
-    Patience { step: Duration::from_millis(700), long: Duration::from_millis(700) }
+    Patience { step: Duration::from_secs(2), long: Duration::from_secs(2) }
 }
 
 /// Runs three ranks with a fault; what the two others ended with, and how long it took.
@@ -121,7 +121,8 @@ fn small(rows: RowSums) -> Config {
 fn whatever_goes_wrong_the_others_end_soon_and_name_it() {
     let in_steps = [Kind::Ids, Kind::Rows, Kind::Chunk, Kind::ChunkSums, Kind::Report].map(|k| (k, RowSums::Gather));
     // Between steps: comparison of replicas and error feedback for a checkpoint, the checkpoint itself, results of an evaluation.
-    let others = [(Kind::RowSums, RowSums::Owner), (Kind::Rows, RowSums::Owner), (Kind::Gather, RowSums::Gather), (Kind::Barrier, RowSums::Gather)];
+    let others =
+        [(Kind::RowSums, RowSums::Owner), (Kind::Rows, RowSums::Owner), (Kind::Gather, RowSums::Gather), (Kind::Barrier, RowSums::Gather)];
     for (kind, rows) in in_steps.into_iter().chain(others) {
         for fault in [Fault::Dies, Fault::Stalls, Fault::Flips, Fault::Doubles, Fault::Shortens] {
             // collectives are counted from the start of the job
@@ -179,6 +180,30 @@ fn a_gradient_that_is_not_finite_ends_the_job_and_is_named() {
 }
 
 #[test]
+fn a_rank_of_another_job_is_named_with_what_differs() {
+    type Change = fn(&mut Config);
+    let changes: [(Change, &str); 6] = [
+        (|c| c.seed = 9, "another seed: `9` there"),
+        (|c| c.train.batch = 8, "another batch: `8` there"),
+        (|c| c.quant.period = 7, "another quantization"),
+        (|c| c.optim.lr = 0.5, "another optimizer"),
+        (|c| c.train.max_steps = 13, "another loop"),
+        (|c| c.workers.feedback = false, "another exchange"),
+    ];
+    for (change, says) in changes {
+        let mut other = small(RowSums::Auto);
+        change(&mut other);
+        let configs = [small(RowSums::Auto), other, small(RowSums::Auto)];
+        let folder = tempfile::tempdir().unwrap();
+        let plain = |_: usize, transport: Box<dyn Transport>| transport;
+        let ended = run_ranks(&configs, &folder.path().join("run"), &Start::Fresh, short(), &plain);
+        let texts: Vec<String> = ended.into_iter().map(|e| e.unwrap_err().to_string()).collect();
+        assert!([0, 2].iter().all(|&r: &usize| texts[r].contains("rank 1")), "{texts:?}");
+        assert!(texts[0].contains(says), "{} does not say {says}", texts[0]);
+    }
+}
+
+#[test]
 fn replicas_that_differ_stop_the_job_and_name_the_tensor() {
     /// Changes a sum of MLP gradients on its way to one rank, in a frame that is otherwise right.
     #[derive(Debug)]
@@ -210,7 +235,8 @@ fn replicas_that_differ_stop_the_job_and_name_the_tensor() {
         }
     }
     let folder = tempfile::tempdir().unwrap();
-    let wrap = |rank: usize, inner: Box<dyn Transport>| -> Box<dyn Transport> { if rank == BAD { Box::new(Crooked(inner)) } else { inner } };
+    let wrap =
+        |rank: usize, inner: Box<dyn Transport>| -> Box<dyn Transport> { if rank == BAD { Box::new(Crooked(inner)) } else { inner } };
     let ended = run_ranks(&vec![small(RowSums::Auto); 3], &folder.path().join("run"), &Start::Fresh, short(), &wrap);
     for outcome in ended {
         match outcome.unwrap_err() {

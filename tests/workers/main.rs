@@ -4,3 +4,4 @@
 mod equal;
 mod faults;
 mod job;
+mod processes;

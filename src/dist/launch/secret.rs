@@ -33,6 +33,11 @@ impl Secret {
         }
     }
 
+    /// The bytes, to give away; they are still cleared when they are dropped.
+    pub fn into_bytes(self) -> Zeroizing<Vec<u8>> {
+        self.0
+    }
+
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.0

@@ -1,14 +1,18 @@
 //! How frames get from rank to rank. Three ways, one trait, the same bytes.
 
+pub mod inproc;
 #[cfg(feature = "mpi")]
 pub mod mpi;
+pub mod network;
+pub mod tcp;
 
-use super::frame::Frame;
+#[cfg(test)]
+mod conformance;
+mod inbox;
+
+use super::frame::{Frame, Kind};
 use std::sync::Arc;
 use std::time::Duration;
-
-pub mod inproc;
-pub mod network;
 
 /// A peer that is gone, silent, or not to be understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,4 +48,51 @@ pub trait Transport: Send + std::fmt::Debug {
 
     /// Waits until everything that was sent has left this process, at most `patience`.
     fn flush(&mut self, patience: Duration);
+}
+
+/// What became of each peer, as far as the caller was told.
+#[derive(Debug)]
+struct Ends(Vec<Option<String>>);
+
+impl Ends {
+    /// All peers are there.
+    fn new(world: usize) -> Ends {
+        Ends(vec![None; world])
+    }
+
+    /// True when nothing more of `rank` is of interest.
+    fn is_over(&self, rank: usize) -> bool {
+        self.0[rank].is_some()
+    }
+
+    /// Notes that `rank` has ended, with a reason if it was no good end; gives that as an error.
+    fn set(&mut self, rank: usize, reason: Option<String>) -> Result<(), Lost> {
+        self.0[rank] = Some(reason.clone().unwrap_or_else(|| "has finished".into()));
+        reason.map_or(Ok(()), |reason| Err(Lost { rank, reason }))
+    }
+
+    /// Whether rank `me` can send to `rank`.
+    fn check(&self, me: usize, rank: usize) -> Result<(), Lost> {
+        let reason = match self.0.get(rank) {
+            None => format!("does not exist (there are {})", self.0.len()),
+            Some(_) if rank == me => "is this worker itself".into(),
+            Some(None) => return Ok(()),
+            Some(Some(reason)) => reason.clone(),
+        };
+        Err(Lost { rank, reason })
+    }
+}
+
+/// A frame, or for a [`Kind::Bye`] what it means: nothing, or a reason.
+fn finished(frame: Frame) -> Result<Frame, Option<String>> {
+    match frame.kind {
+        Kind::Bye if frame.payload.is_empty() => Err(None),
+        Kind::Bye => Err(Some(format!("ended: {}", printable(&frame.payload)))),
+        _ => Ok(frame),
+    }
+}
+
+/// Text of a peer, without what could confuse a terminal.
+fn printable(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
