@@ -779,5 +779,5 @@ fn wrong_flags_of_comm_are_explained() {
         assert!(code == 2 && out.is_empty() && err.contains(says), "{flags:?}: {err}");
     }
     fail(dir, &["comm", "--batch", "0"], &["train.batch", "at least 1"]);
-    fail(dir, &["comm", "--preset", "mlperf", "--workers", "64", "--batch", "16384", "--steps", "1"], &["GiB of memory", "fewer workers"]);
+    fail(dir, &["comm", "--preset", "mlperf", "--workers", "64", "--batch", "2048", "--steps", "1"], &["GiB of memory", "fewer workers"]);
 }

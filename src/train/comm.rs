@@ -128,6 +128,7 @@ pub fn comm(config: &Config, steps: u64, network: Option<Network>, preparing: &m
     }
     let config = resolve(config)?;
     let data = assemble(&config, preparing)?;
+    config.workers.check_width(data.shape.dim)?;
     let sampled = sample(&config, &data, steps, preparing)?;
     let (shape, n) = (&data.shape, sampled.len() as u64);
     let unions: u64 = sampled.iter().map(|s| Union::new(&s.lists.iter().collect::<Vec<_>>()).len() as u64).sum();
@@ -135,7 +136,7 @@ pub fn comm(config: &Config, steps: u64, network: Option<Network>, preparing: &m
     check_memory(shape, world as u64, rows / (n * world as u64), unions / n)?;
     let ids = sampled.iter().map(|s| s.ids).sum::<u64>() / (n * world as u64);
     let mut schemes = computed(shape, world as u64, ids);
-    for (name, workers) in ways(&config.workers) {
+    for (name, workers) in ways(&config.workers, shape.dim) {
         schemes.push(count(name, &workers, &config, &data, &sampled)?);
     }
     let dense = shape.fp32_bytes();
@@ -219,12 +220,12 @@ fn computed(shape: &Shape, world: u64, ids: u64) -> Vec<Scheme> {
     ]
 }
 
-/// The ways that are counted.
-fn ways(own: &Workers) -> Vec<(String, Workers)> {
+/// The ways that are counted, those that rows of width `dim` can travel.
+fn ways(own: &Workers, dim: usize) -> Vec<(String, Workers)> {
     let plain = Workers { count: own.count, ..Workers::default() };
     let bits = |bits: Bits| Workers { row_bits: bits, mlp_bits: bits, ..plain.clone() };
     let int8 = bits(Bits::B8);
-    let how = |owned: bool| if owned { "sums by owner" } else { "all to all" };
+    let how = |owned: bool| if owned { "sums by owner" } else { "gathered" };
     let mut ways = vec![
         ("FP32, touched rows".into(), bits(Bits::None)),
         ("INT16".into(), bits(Bits::B16)),
@@ -241,6 +242,7 @@ fn ways(own: &Workers) -> Vec<(String, Workers)> {
     if ways.iter().all(|(_, way)| *way != settings) {
         ways.push(("as the settings say".into(), settings));
     }
+    ways.retain(|(_, way)| way.check_width(dim).is_ok());
     ways
 }
 
@@ -359,6 +361,15 @@ mod tests {
         let comm = of(&config);
         let own = named(&comm, "as the settings say");
         assert_eq!((own.gradient.embeddings, own.gradient.mlps), (named(&comm, "INT8").gradient.embeddings, named(&comm, "INT16").gradient.mlps));
+    }
+
+    #[test]
+    fn rows_of_odd_width_do_not_travel_in_four_bits() {
+        let mut config = tiny(2);
+        (config.model.dim, config.model.bottom) = (Some(3), Some(vec![5, 3]));
+        assert!(of(&config).schemes.iter().all(|s| s.name != "INT4"));
+        config.workers.row_bits = Bits::B4;
+        assert!(comm(&config, 1, None, &mut |_, _, _| {}).unwrap_err().to_string().contains("odd width 3"));
     }
 
     #[test]
