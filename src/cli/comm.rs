@@ -115,7 +115,13 @@ pub(super) fn run(args: &CommArgs) -> Result<()> {
 }
 
 fn describe(c: &Comm) -> String {
-    let mut text = format!("model      {} tables, {} rows of width {}, {} parameters of MLPs\n", c.tables, grouped(c.rows), c.dim, grouped(c.mlp_parameters));
+    let mut text = format!(
+        "model      {} tables, {} rows of width {}, {} parameters of MLPs\n",
+        c.tables,
+        grouped(c.rows),
+        c.dim,
+        grouped(c.mlp_parameters)
+    );
     let workers = if c.workers == 1 { "1 worker".into() } else { format!("{} workers", c.workers) };
     let steps = if c.steps == 1 { "one step".into() } else { format!("the mean of {} steps", c.steps) };
     text += &format!("step       {workers} with {} samples each, {steps}\n", grouped(c.batch as u64));
@@ -135,7 +141,9 @@ fn describe(c: &Comm) -> String {
     text += "\nfactor: all parameters in FP32 over the total. sent, received: what crosses one worker's link, sums included.\n";
     text += "The first two lines are computed, the MLPs (and in the first line everything) summed in a ring.\n";
     if let Some(network) = &c.network {
-        text += &format!("ms: the busiest worker's link at {network}, its bytes one way and the latency twice; nothing overlaps with computing.\n");
+        text += &format!(
+            "ms: the busiest worker's link at {network}, its bytes one way and the latency twice; nothing overlaps with computing.\n"
+        );
     }
     text
 }

@@ -3,7 +3,6 @@
 
 use super::assemble::{Assembled, Preparing, assemble, resolve};
 use crate::config::{Config, GradientScale, RowSums, Shape, Workers};
-use crate::data::Batch;
 use crate::data::loader::{Order, Share, fetch_batch};
 use crate::dist::exchange::{Exchange, Refused, Report, Scaled, Seat};
 use crate::dist::frame::Limits;
@@ -164,22 +163,17 @@ pub fn comm(config: &Config, steps: u64, network: Option<Network>, preparing: &m
 /// The rows of each worker's batches in the first steps, whole batches where there are enough samples.
 fn sample(config: &Config, data: &Assembled, steps: u64, preparing: &mut Preparing<'_>) -> Result<Vec<Sampled>> {
     let (world, batch) = (config.workers.count, config.train.batch);
-    let order = |rank| Order {
-        range: data.parts.train.clone(),
-        shuffle: config.data.shuffle.then_some(config.seed),
-        share: Share { rank, world },
-    };
-    let whole = order(0).samples() / (batch as u64 * world as u64);
-    let steps = steps.min(whole.max(1));
+    let order =
+        |rank| Order { range: data.parts.train.clone(), shuffle: config.data.shuffle.then_some(config.seed), share: Share { rank, world } };
+    let steps = steps.min((order(0).samples() / (batch as u64 * world as u64)).max(1));
     // Nothing is bound to a device: one cut without a limit.
     let tables = Tables::new(&data.shape.rows, data.shape.dim, u64::MAX)?;
     let mut sampled = Vec::new();
     for step in 0..steps {
         preparing("batches", step, steps);
-        let mut lists = Vec::with_capacity(world);
-        let mut ids = 0;
+        let (mut lists, mut ids) = (Vec::with_capacity(world), 0);
         for rank in 0..world {
-            let batch: Batch = fetch_batch(&*data.samples, &order(rank), &tables, batch, step)?;
+            let batch = fetch_batch(&*data.samples, &order(rank), &tables, batch, step)?;
             ids += batch.row_samples.len() as u64;
             lists.push(RowLists::of(&batch, &tables));
         }
@@ -256,7 +250,7 @@ fn count(name: String, workers: &Workers, config: &Config, data: &Assembled, sam
         busiest += ledgers.iter().map(|l| l.sent.step().max(l.received.step())).max().unwrap_or(0);
         all = ledgers.into_iter().fold(all, Ledger::plus);
     }
-    let (steps, each) = (sampled.len() as u64, (sampled.len() * workers.count) as u64);
+    let each = (sampled.len() * workers.count) as u64;
     let gradient = GradientBytes::from(all.gradient.over(each));
     Ok(Scheme {
         name,
@@ -266,7 +260,7 @@ fn count(name: String, workers: &Workers, config: &Config, data: &Assembled, sam
         factor: 0.0,
         sent: all.sent.step() / each,
         received: all.received.step() / each,
-        busiest: busiest / steps,
+        busiest: busiest / sampled.len() as u64,
         milliseconds: None,
     })
 }
@@ -275,14 +269,14 @@ fn count(name: String, workers: &Workers, config: &Config, data: &Assembled, sam
 fn play(workers: &Workers, layout: &Arc<Layout>, most: &[u64], lists: &[RowLists]) -> Result<Vec<Ledger>> {
     const STEP: u64 = 0;
     let world = workers.count;
-    let mut ranks: Vec<Exchange> = (0..world)
-        .map(|rank| Exchange::new(Seat { rank, world, attempt: 0 }, layout.clone(), workers, most.to_vec(), STEP))
-        .collect();
+    let mut ranks: Vec<Exchange> =
+        (0..world).map(|rank| Exchange::new(Seat { rank, world, attempt: 0 }, layout.clone(), workers, most.to_vec(), STEP)).collect();
     let mut limits = Limits::none();
     ranks.iter().for_each(|rank| rank.allow(&mut limits));
     let deliver = |ranks: &mut [Exchange]| hub::deliver(ranks, &limits, |exchange, _, from, frame| exchange.accept(from, frame));
     let [row_bits, mlp_bits] = [workers.row_bits, workers.mlp_bits].map(|b| b.width());
-    let zeros = |scales: usize, bits: u32, bytes: usize| Coded { scales: vec![1.0; if bits < 32 { scales } else { 0 }], bytes: vec![0; bytes] };
+    let zeros =
+        |scales: usize, bits: u32, bytes: usize| Coded { scales: vec![1.0; if bits < 32 { scales } else { 0 }], bytes: vec![0; bytes] };
     let parts = Part::ALL.map(|part| zeros(layout.groups(part), mlp_bits, layout.bytes(part, mlp_bits)));
     let mut run = || -> Result<(), Refused> {
         for (rank, lists) in ranks.iter_mut().zip(lists) {
@@ -360,7 +354,10 @@ mod tests {
         config.workers.mlp_bits = Bits::B16;
         let comm = of(&config);
         let own = named(&comm, "as the settings say");
-        assert_eq!((own.gradient.embeddings, own.gradient.mlps), (named(&comm, "INT8").gradient.embeddings, named(&comm, "INT16").gradient.mlps));
+        assert_eq!(
+            (own.gradient.embeddings, own.gradient.mlps),
+            (named(&comm, "INT8").gradient.embeddings, named(&comm, "INT16").gradient.mlps)
+        );
     }
 
     #[test]
