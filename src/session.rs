@@ -97,6 +97,7 @@ impl Session {
     pub async fn load_cut(shape: &Shape, config: &Config, max_bag: &[usize], max_binding: u64) -> Result<Session> {
         shape.validate()?;
         config.validate()?;
+        config.workers.check_width(shape.dim)?;
         if max_bag.len() != shape.tables() || max_bag.contains(&0) {
             return Err(Error::Config(format!(
                 "{} bag sizes {max_bag:?} for {} tables; each must be at least 1",

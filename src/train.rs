@@ -15,6 +15,7 @@ use std::sync::atomic::AtomicBool;
 
 mod assemble;
 mod card;
+mod comm;
 mod evaluate;
 mod export;
 mod folder;
@@ -31,6 +32,7 @@ mod trainer;
 mod window;
 
 pub use assemble::{Assembled, Preparing, assemble, resolve, schema};
+pub use comm::{Comm, GradientBytes, MAX_PLAYED, Scheme, comm};
 pub use evaluate::{Each, Scored, Trained, Which};
 pub use export::{ExportFormat, ExportOptions, Exported, export};
 pub use folder::{BEST, CONFIG, IDS, LAST, METRICS, PACKED, free_name};

@@ -95,7 +95,7 @@ fn help_is_grouped_and_has_examples() {
     for heading in ["Data:", "Model:", "Quantization:", "Training:", "Run:", "Examples:"] {
         assert!(text.contains(heading), "{heading}");
     }
-    for command in ["eval", "predict", "export", "devices"] {
+    for command in ["eval", "predict", "export", "comm", "devices"] {
         assert!(succeed(dir.path(), &[command, "--help"]).contains("--json"));
     }
     assert_eq!(run(dir.path(), &["train", "--bits", "5"]).0, 2);
@@ -713,4 +713,71 @@ fn weights_go_out_and_come_back_bit_for_bit() {
     for (a, c) in numbers(&predict(&["a.safetensors"])).iter().zip(numbers(&predict(&["c.safetensors"]))) {
         assert!((a - c).abs() < 1e-5, "{a} and {c}");
     }
+}
+
+/// A line of `dqrm comm --json`: the scheme whose name begins with `name`.
+fn scheme<'a>(comm: &'a serde_json::Value, name: &str) -> &'a serde_json::Value {
+    let schemes = comm["schemes"].as_array().unwrap();
+    schemes.iter().find(|s| s["name"].as_str().unwrap().starts_with(name)).unwrap_or_else(|| panic!("no {name} in {comm}"))
+}
+
+#[test]
+fn what_workers_would_send_adds_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let flags = ["comm", "--samples", "4000", "--batch", "32", "--steps", "2", "--max-rows", "500", "--network", "8Mbps,1ms"];
+    for workers in ["2", "3", "6"] {
+        let args = [&flags[..], &["--workers", workers]].concat();
+        let found = json(&succeed(dir, &[&args[..], &["--json"]].concat()));
+        for scheme in found["schemes"].as_array().unwrap() {
+            let of = |key: &str| scheme[key].as_u64().unwrap_or_else(|| panic!("{key} of {scheme}"));
+            let parts: u64 = scheme["gradient"].as_object().unwrap().values().map(|v| v.as_u64().unwrap()).sum();
+            assert_eq!(of("total"), parts, "{scheme}");
+            assert_eq!(of("sent"), of("received"), "all together send what all together receive: {scheme}");
+            assert!(of("busiest") >= of("sent") && of("sent") > 0, "{scheme}");
+            assert!((scheme["milliseconds"].as_f64().unwrap() - (of("busiest") as f64 / 1e3 + 2.0)).abs() < 1e-6, "{scheme}");
+        }
+        let total = |name: &str| scheme(&found, name)["total"].as_u64().unwrap();
+        let order = ["INT4", "INT8", "INT16", "FP32, touched", "FP32, all"].map(total);
+        assert!(order.is_sorted_by(|a, b| a < b), "{order:?}");
+        let text = succeed(dir, &args);
+        assert!(text.contains(&format!("{workers} workers with 32 samples each, the mean of 2 steps")), "{text}");
+        assert!(text.contains("INT8, averaged scales"), "{text}");
+    }
+    let again = |seed: &str| succeed(dir, &[&flags[..], &["--json", "--seed", seed]].concat());
+    assert_eq!(again("1"), again("1"));
+    assert_ne!(again("1"), again("2"));
+    assert_eq!(json(&again("1"))["workers"], 4);
+}
+
+#[test]
+fn workers_would_send_the_rows_of_real_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let file = put(dir, "clicks.tsv", &criteo(300));
+    let found = json(&succeed(dir, &["comm", "--data", &file, "--batch", "16", "--workers", "2", "--steps", "50", "--json"]));
+    // 240 to train on, 32 in a step; 26 ids in each sample; tables of at most 21 rows, one of 5
+    assert_eq!((&found["steps"], &found["ids"], &found["tables"]), (&7.into(), &(16 * 26).into(), &26.into()));
+    assert!(found["rows"].as_u64().unwrap() <= 25 * 21 + 5, "{found}");
+    assert!(found["union_rows"].as_u64().unwrap() <= found["rows"].as_u64().unwrap());
+    fail(dir, &["comm", "--data", "none.tsv"], &["none.tsv"]);
+}
+
+#[test]
+fn wrong_flags_of_comm_are_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    for (flags, says) in [
+        (["--network", "1Gb"], "write 1Gbps or 100Mbps"),
+        (["--network", "1Gbps,2"], "write 0.2ms or 50us"),
+        (["--workers", "0"], "1..=64"),
+        (["--workers", "65"], "1..=64"),
+        (["--steps", "0"], "1..=10000"),
+        (["--preset", "kagle"], "did you mean `kaggle`?"),
+    ] {
+        let (code, out, err) = run(dir, &["comm", flags[0], flags[1]]);
+        assert!(code == 2 && out.is_empty() && err.contains(says), "{flags:?}: {err}");
+    }
+    fail(dir, &["comm", "--batch", "0"], &["train.batch", "at least 1"]);
+    fail(dir, &["comm", "--preset", "mlperf", "--workers", "64", "--batch", "2048", "--steps", "1"], &["GiB of memory", "fewer workers"]);
 }

@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use clap::{Parser, Subcommand};
 use std::io::{ErrorKind, Write};
 
+mod comm;
 mod devices;
 mod eval;
 mod export;
@@ -38,6 +39,7 @@ Examples:
   dqrm predict runs/kaggle-int4-seed0 --data new.tsv --out p.csv
   dqrm pack runs/kaggle-int4-seed0                 one file, an eighth of the size
   dqrm export runs/kaggle-int4-seed0/model.safetensors --format onnx
+  dqrm comm --preset kaggle --workers 4            what workers would send each other
   dqrm devices
 
 `dqrm COMMAND --help` explains every setting.";
@@ -57,6 +59,8 @@ pub enum Command {
     Import(import::ImportArgs),
     /// Write a model as ONNX, or its weights for PyTorch
     Export(export::ExportArgs),
+    /// Show what workers would send each other, without training
+    Comm(Box<comm::CommArgs>),
     /// List the adapters and which presets fit them
     Devices(devices::DevicesArgs),
 }
@@ -78,6 +82,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Pack(args) => pack::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Comm(args) => comm::run(&args),
         Command::Devices(args) => devices::run(&args),
     }
 }

@@ -102,6 +102,19 @@ impl Workers {
         }
     }
 
+    /// Checks that gradients of rows of this width can travel.
+    ///
+    /// # Errors
+    /// Rows that would end inside a byte.
+    pub fn check_width(&self, dim: usize) -> Result<()> {
+        if self.on() && self.row_bits == Bits::B4 && dim % 2 == 1 {
+            return Err(Error::Config(format!(
+                "workers.row_bits is 4, but rows of the odd width {dim} would end inside a byte; use 8 bits, or an even model.dim"
+            )));
+        }
+        Ok(())
+    }
+
     /// The factor on the learning rate.
     pub fn lr_factor(&self) -> f64 {
         match self.lr_rule {

@@ -151,6 +151,13 @@ impl Exchange {
         limits.allow(Kind::Report, Report::BYTES as u64);
     }
 
+    /// The longest payload that this rank may have to send, in bytes; frames count theirs in 32 bits.
+    pub fn longest(&self) -> u64 {
+        let rows: u64 = self.most.iter().fold(0, |sum, &m| sum.saturating_add(m));
+        let parts = Part::ALL.map(|p| 4 * self.layout.part(p).iter().map(|t| t.elements() as u64).sum::<u64>());
+        rows.saturating_mul(4 * self.layout.dim as u64).max(parts[0]).max(parts[1])
+    }
+
     /// Frames that must be sent now, in this order.
     pub fn outgoing(&mut self) -> Vec<Outgoing> {
         std::mem::take(&mut self.out)
@@ -339,6 +346,7 @@ impl Exchange {
             }
         }
         let row_gradients = self.row_sums(&state)?;
+        self.count_row_scales(&state);
         let touched = state.ids.iter().flatten().map(RowLists::len).collect();
         let rows = state.union.map_or_else(RowLists::default, |u| u.lists);
         Ok(Some(Merged { rows, row_gradients, mlps, reports: state.reports.into_iter().flatten().collect(), touched }))
@@ -347,7 +355,7 @@ impl Exchange {
     /// What is still missing of a step: what, and from whom.
     pub fn missing(&mut self, step: u64) -> Vec<(&'static str, Vec<usize>)> {
         let (me, owned) = (self.seat.rank, self.owned);
-        self.step(step).missing(me, owned)
+        if step < self.next { Vec::new() } else { self.step(step).missing(me, owned) }
     }
 
     fn step(&mut self, step: u64) -> &mut Step {

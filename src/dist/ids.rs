@@ -19,6 +19,9 @@
 //! The codes are old ones; Lemire and Boytsov compare them ("Decoding billions of integers per second
 //! through vectorization", arXiv 1209.2137).
 
+use crate::data::Batch;
+use crate::tables::Tables;
+
 mod read;
 
 pub use read::{decode, decode_into};
@@ -47,6 +50,25 @@ impl RowLists {
     /// Lists of no table.
     pub fn new() -> RowLists {
         RowLists { rows: Vec::new(), offsets: vec![0] }
+    }
+
+    /// The rows that a batch touches, each as its number inside its table.
+    pub fn of(batch: &Batch, tables: &Tables) -> RowLists {
+        let mut lists = RowLists::new();
+        let mut rows = Vec::new();
+        let (mut shard, mut next) = (0, 0);
+        for table in 0..tables.count() {
+            rows.clear();
+            while next < batch.touched() && batch.row_tables[next] as usize == table {
+                while batch.shard_offsets[shard + 1] as usize <= next {
+                    shard += 1;
+                }
+                rows.push(tables.row_in_table(table, shard, batch.rows[next]));
+                next += 1;
+            }
+            lists.push_table(&rows);
+        }
+        lists
     }
 
     /// Takes all tables out and keeps the memory.

@@ -44,6 +44,12 @@ impl Bytes {
         self.framing += HEADER as u64;
     }
 
+    /// Some of the bytes of rows turned out to be scales.
+    pub fn were_scales(&mut self, bytes: usize) {
+        self.rows -= bytes as u64;
+        self.scales += bytes as u64;
+    }
+
     /// The sum.
     pub fn plus(self, other: Bytes) -> Bytes {
         self.combined(other, u64::saturating_add)

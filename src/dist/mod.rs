@@ -8,7 +8,8 @@
 //! 3. [`ids`]: the rows that a batch touches, in as few bytes as four ways to write them give; [`union`] merges
 //!    those of all ranks.
 //! 4. [`rows`], [`mlps`]: gradients as they travel, and their sums.
-//! 5. [`exchange`]: a step of a rank as a state machine; [`ledger`] counts its bytes.
+//! 5. [`exchange`]: a step of a rank as a state machine; [`ledger`] counts its bytes; [`hub`] carries the frames of
+//!    ranks that live in one place.
 //!
 //! With sockets and clocks:
 //!
@@ -20,6 +21,7 @@
 
 pub mod exchange;
 pub mod frame;
+pub mod hub;
 pub mod ids;
 #[cfg(feature = "cli")]
 pub mod launch;

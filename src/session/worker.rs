@@ -34,7 +34,7 @@ impl Session {
 
     /// The rows that a batch touches, as workers tell each other.
     pub fn touched_rows(&self, batch: &Batch) -> RowLists {
-        row_lists(batch, &self.tables)
+        RowLists::of(batch, &self.tables)
     }
 
     /// Begins training step `step` with this worker's part of a global batch of `global` samples: forward pass and
@@ -197,25 +197,6 @@ impl Session {
     }
 }
 
-/// A batch's rows, each as its number inside its table.
-fn row_lists(batch: &Batch, tables: &Tables) -> RowLists {
-    let mut lists = RowLists::default();
-    let mut rows = Vec::new();
-    let (mut shard, mut next) = (0, 0);
-    for table in 0..tables.count() {
-        rows.clear();
-        while next < batch.touched() && batch.row_tables[next] as usize == table {
-            while batch.shard_offsets[shard + 1] as usize <= next {
-                shard += 1;
-            }
-            rows.push(tables.row_in_table(table, shard, batch.rows[next]));
-            next += 1;
-        }
-        lists.push_table(&rows);
-    }
-    lists
-}
-
 /// Rows by their shards: the row inside its shard, and where each shard's rows begin, `[S + 1]`.
 fn placed(lists: &RowLists, tables: &Tables) -> (Vec<u32>, Vec<u32>) {
     let mut rows = Vec::with_capacity(lists.len());
@@ -242,7 +223,7 @@ mod tests {
         let ids = vec![2, 4, 0, 3, 0, 0, 0, 3];
         let block = Block { samples: 2, dense: vec![0.0; 2], labels: vec![1.0, 0.0], offsets: (0..=8).collect(), ids };
         let batch = Batch::prepare(&block, &tables).unwrap();
-        let lists = row_lists(&batch, &tables);
+        let lists = RowLists::of(&batch, &tables);
         let found: Vec<&[u32]> = (0..4).map(|k| lists.table(k)).collect();
         assert_eq!(found, [&[0u32, 2][..], &[0, 4], &[0], &[3]]);
         assert_eq!(placed(&lists, &tables), (batch.rows, batch.shard_offsets));

@@ -76,9 +76,18 @@ pub(super) fn moved_step(step: u64, samples: u64, batch: u64, from: u64, to: u64
 }
 
 /// The exchange of one rank of a run that begins at step `first`.
-pub(super) fn exchange(seat: Seat, session: &Session, config: &Config, data: &Assembled, first: u64) -> Exchange {
+///
+/// # Errors
+/// Gradients too long for a frame.
+pub(super) fn exchange(seat: Seat, session: &Session, config: &Config, data: &Assembled, first: u64) -> Result<Exchange> {
     let layout = Arc::new(Layout::new(&data.shape));
-    Exchange::new(seat, layout, &config.workers, session.most_touched(data.samples.max_bag()), first)
+    let exchange = Exchange::new(seat, layout, &config.workers, session.most_touched(data.samples.max_bag()), first);
+    match exchange.longest() {
+        bytes if bytes < u64::from(u32::MAX) => Ok(exchange),
+        bytes => Err(Error::Config(format!(
+            "gradients of up to {bytes} bytes are more than workers can send at once, 4 GiB; use smaller batches (--batch)"
+        ))),
+    }
 }
 
 /// What all ranks must agree on.
@@ -169,7 +178,7 @@ pub(super) fn connect(
     config: &Config,
     data: &Assembled,
 ) -> Result<Team> {
-    let exchange = exchange(seat.clone(), session, config, data, 0);
+    let exchange = exchange(seat.clone(), session, config, data, 0)?;
     let terms = terms(config, data)?;
     let transport = connect(terms.clone(), team::limits(&exchange))?;
     let mut team = Team::new(transport, exchange, seat, patience);
@@ -219,7 +228,7 @@ pub(super) fn share_start(
         share_tensors(team, session, START)?;
     }
     if let Some(step) = beginning.step {
-        *team.exchange() = exchange(team.seat().clone(), session, config, data, step);
+        *team.exchange() = exchange(team.seat().clone(), session, config, data, step)?;
     }
     if beginning.errors {
         let len = Layout::new(&data.shape).flat_len as u64;

@@ -219,7 +219,8 @@ impl Stepper {
             Ranks::Simulated => {
                 let step = saved.as_ref().map_or(0, |s| s.state.step);
                 let seat = |rank| Seat { rank, world, attempt: 0 };
-                let mut exchanges: Vec<Exchange> = (0..world).map(|r| ranks::exchange(seat(r), session, config, data, step)).collect();
+                let mut exchanges: Vec<Exchange> =
+                    (0..world).map(|r| ranks::exchange(seat(r), session, config, data, step)).collect::<Result<_>>()?;
                 let kept = saved.as_mut().and_then(|s| ranks::take_errors(&mut s.state, world));
                 let mut errors = Vec::new();
                 if config.workers.keeps_errors() {

@@ -117,3 +117,17 @@ fn workers_on_different_engines_keep_one_model() {
     let config = config(2, 24);
     crate::job::run_mixed(&config).unwrap();
 }
+
+/// Codes of all rows follow each other without a gap on the device, but rows travel in whole bytes.
+#[test]
+fn rows_of_odd_width_are_refused_in_four_bits() {
+    let mut odd = config(2, 16);
+    (odd.model.dim, odd.model.bottom, odd.train.max_steps) = (Some(3), Some(vec![9, 3]), 2);
+    let folder = tempfile::tempdir().unwrap();
+    let mut played = |bits: Bits, name: &str| {
+        odd.workers.row_bits = bits;
+        run(&odd, Play::Simulated, &folder.path().join(name), Start::Fresh)
+    };
+    played(Bits::B8, "eight").unwrap();
+    assert!(played(Bits::B4, "four").unwrap_err().to_string().contains("odd width 3"));
+}

@@ -93,6 +93,22 @@ impl Exchange {
         Ok(sums)
     }
 
+    /// Counts the scales among the rows that came, now that it is known which rows they are.
+    pub(super) fn count_row_scales(&mut self, state: &Step) {
+        let (form, me, world) = (self.row_form, self.seat.rank, self.seat.world);
+        let Some(union) = &state.union else { return };
+        for (rank, lists) in state.ids.iter().enumerate().filter(|(rank, _)| *rank != me) {
+            let Some(lists) = lists else { continue };
+            let scales = if self.owned {
+                let sent = form.scale_bytes(lists, &union.within(rank, &union.owned(me, world)));
+                sent + form.scale_bytes(&union.lists, &union.owned(rank, world))
+            } else {
+                form.scale_bytes(lists, &(0..lists.len()))
+            };
+            self.ledger.received.were_scales(scales);
+        }
+    }
+
     /// Quantizes sums of rows, a scale for each table in the run.
     fn quantize_rows(&self, sums: &[f32], lists: &RowLists, run: &std::ops::Range<usize>) -> Vec<u8> {
         let form = self.row_form;

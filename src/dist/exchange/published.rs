@@ -43,8 +43,11 @@ impl Averaged {
         if self.ranks.is_empty() {
             return Err("sent scales, which travel with the values in this job".into());
         }
-        if self.ranks[from].is_some() || payload.len() != 4 * count {
-            return Err(format!("sent {} bytes of scales twice or where {} are due", payload.len(), 4 * count));
+        if self.ranks[from].is_some() {
+            return Err("sent scales twice in one step".into());
+        }
+        if payload.len() != 4 * count {
+            return Err(format!("sent {} bytes of scales where {} are due", payload.len(), 4 * count));
         }
         let scales: Vec<f32> = payload.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         if let Some(bad) = scales.iter().find(|s| !(s.is_finite() && **s >= 0.0)) {
@@ -81,7 +84,7 @@ impl Exchange {
 
     /// The mean of all ranks' scales, to quantize with, once all are there.
     pub fn averaged(&mut self, step: u64, what: Scaled) -> Option<Vec<f32>> {
-        self.step(step).scales[what.place()].average.clone()
+        self.steps.get(&step)?.scales[what.place()].average.clone()
     }
 
     pub(super) fn average_scales(&mut self, step: u64) -> Result<(), Refused> {

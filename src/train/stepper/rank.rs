@@ -4,6 +4,7 @@ use super::{Ahead, Clock, Failure, Link, Stepped, gradients, stepped, timed};
 use crate::data::Batch;
 use crate::data::loader::Loader;
 use crate::dist::exchange::{Exchange, Refused, Report, Scaled, Times};
+use crate::dist::ledger::Ledger;
 use crate::dist::team::Team;
 use crate::error::{Error, Result};
 use crate::session::{Session, StepResult};
@@ -14,6 +15,8 @@ pub(in crate::train) struct Rank {
     pub(in crate::train) team: Team,
     ahead: Option<Ahead>,
     times: Times,
+    /// Bytes of the steps before.
+    counted: Ledger,
 }
 
 struct RankLink<'a> {
@@ -39,7 +42,7 @@ impl Link for RankLink<'_> {
 
 impl Rank {
     pub(in crate::train) fn new(team: Team) -> Rank {
-        Rank { team, ahead: None, times: Times::default() }
+        Rank { team, ahead: None, times: Times::default(), counted: Ledger::default() }
     }
 
     /// Takes the batches of this rank; says which rows the first one touches.
@@ -60,7 +63,6 @@ impl Rank {
 
     pub(in crate::train) fn step(&mut self, session: &mut Session, step: u64, global: u64, stop: bool) -> Result<Stepped, Failure> {
         self.team.at_step(step);
-        let before = self.team.exchange().ledger();
         let Some(mut ahead) = self.ahead.take() else { return Err(Error::Plan("a step before its batches".into()).into()) };
         let batch = ahead.take(step)?;
         // The ids of the next step travel while this one is computed.
@@ -79,7 +81,8 @@ impl Rank {
         clock.wait = clock.wait.saturating_sub(merging);
         timed(&mut clock.compute, || session.apply(&merged, &uniform))?;
         self.times = clock.times();
-        let bytes = self.team.exchange().ledger().since(before);
+        let counted = self.team.exchange().ledger();
+        let bytes = counted.since(std::mem::replace(&mut self.counted, counted));
         Ok(stepped(&merged, result, &batch, bytes))
     }
 }

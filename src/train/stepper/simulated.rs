@@ -4,7 +4,8 @@ use super::{Ahead, Clock, Failure, Link, Stepped, gradients, stepped, timed};
 use crate::data::Batch;
 use crate::data::loader::Loader;
 use crate::dist::exchange::{Exchange, Refused, Report, Scaled, Times};
-use crate::dist::frame::{Limits, Reader};
+use crate::dist::frame::Limits;
+use crate::dist::hub;
 use crate::dist::ledger::Ledger;
 use crate::dist::team;
 use crate::error::{Error, Result};
@@ -65,24 +66,8 @@ impl Simulated {
 
     /// Carries frames between the workers until nobody has anything to say.
     fn deliver(&mut self, clocks: &mut [Clock]) -> Result<()> {
-        loop {
-            let mut quiet = true;
-            for from in 0..self.exchanges.len() {
-                for out in self.exchanges[from].outgoing() {
-                    quiet = false;
-                    for to in (0..self.exchanges.len()).filter(|&to| to != from && out.to.is_none_or(|only| only == to)) {
-                        let mut reader = Reader::new(self.limits.clone(), from as u32, 0);
-                        reader.push(&out.bytes);
-                        let frame = reader.next_frame().map_err(Error::Plan)?;
-                        let accept = || frame.map_or(Ok(None), |frame| self.exchanges[to].accept(from, frame));
-                        timed(&mut clocks[to].merge, accept).map_err(refused_among_ourselves)?;
-                    }
-                }
-            }
-            if quiet {
-                return Ok(());
-            }
-        }
+        let accept = |exchange: &mut Exchange, to: usize, from, frame| timed(&mut clocks[to].merge, || exchange.accept(from, frame));
+        hub::deliver(&mut self.exchanges, &self.limits, accept).map_err(refused_among_ourselves)
     }
 
     pub(in crate::train) fn step(&mut self, session: &mut Session, step: u64, global: u64, stop: bool) -> Result<Stepped, Failure> {
