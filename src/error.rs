@@ -104,6 +104,10 @@ pub enum Error {
         kept: String,
     },
 
+    /// The workers of a job did not find each other, or do not belong together.
+    #[error("{0}")]
+    Rendezvous(String),
+
     /// The workers' replicas of the model are not the same any more.
     #[error("replicas differ after step {step}: `{tensor}` of rank {rank} is not that of rank 0. {kept}")]
     Replica {

@@ -2,8 +2,10 @@
 
 use super::inproc;
 use super::network::Network;
+use super::tcp::{TcpSettings, connect};
 use super::{Lost, Transport};
 use crate::dist::frame::{Frame, Kind, Limits};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -263,4 +265,41 @@ fn in_process(world: usize, limits: &Limits, network: Option<Network>) -> Mesh {
 fn in_process_conforms() {
     conforms(in_process, "ended without a word");
     conforms_when_shaped(in_process, "ended without a word");
+}
+
+/// Connects `world` ranks over the loopback, with settings changed by `change`.
+fn over_tcp(world: usize, limits: &Limits, network: Option<Network>, change: impl Fn(&mut TcpSettings) + Sync) -> Mesh {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut listener = Some(listener);
+    std::thread::scope(|scope| {
+        let connecting: Vec<_> = (0..world)
+            .map(|rank| {
+                let mut settings = TcpSettings::new(rank, world, "127.0.0.1", vec![port], limits.clone());
+                (settings.attempt, settings.network, settings.connect) = (ATTEMPT, network, LONG);
+                settings.listener = listener.take();
+                change(&mut settings);
+                scope.spawn(move || Box::new(connect(settings).unwrap()) as Box<dyn Transport>)
+            })
+            .collect();
+        connecting.into_iter().map(|one| one.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn tcp_conforms() {
+    let make: Make = |world, limits, network| over_tcp(world, limits, network, |_| {});
+    conforms(make, "closed the connection");
+    conforms_when_shaped(make, "closed the connection");
+}
+
+#[test]
+fn tcp_with_a_secret_conforms() {
+    let make: Make = |world, limits, network| {
+        over_tcp(world, limits, network, |settings| {
+            settings.secret = Some(b"a secret of the job".to_vec().into());
+            settings.facts = vec![("model".into(), "3f2a".into()), ("data".into(), "77b1".into())];
+        })
+    };
+    conforms(make, "closed the connection");
 }

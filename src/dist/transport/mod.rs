@@ -2,6 +2,7 @@
 
 pub mod inproc;
 pub mod network;
+pub mod tcp;
 
 #[cfg(test)]
 mod conformance;

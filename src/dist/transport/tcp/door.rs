@@ -1,0 +1,204 @@
+//! The side that waits for others: a listener that strangers may knock at as they like.
+
+use super::handshake::{Acceptor, LONGEST, Offer, Session, Stranger};
+use super::link::Tally;
+use super::party::{Party, Verdict, ranks, taken};
+use super::pipe::Pipe;
+use std::collections::VecDeque;
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often the door looks who is there.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// A worker of this job, connected.
+#[derive(Debug)]
+pub(super) struct Joined {
+    pub(super) rank: usize,
+    pub(super) pipe: Pipe,
+    pub(super) session: Session,
+    /// Where it accepts others.
+    pub(super) listens: SocketAddr,
+}
+
+/// What became of a connection.
+#[derive(Debug)]
+enum Visit {
+    Joined(Box<Joined>),
+    /// Started wrongly; the job cannot begin.
+    Wrong(String),
+    /// Of another job or attempt.
+    Other(String),
+}
+
+/// What the threads that talk to visitors have in common.
+#[derive(Debug)]
+struct Door {
+    party: Arc<Party>,
+    /// Ranks that came in.
+    taken: Mutex<Vec<bool>>,
+    /// Connections of which nothing is known, the oldest first.
+    unknown: Mutex<VecDeque<(u64, TcpStream)>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How a worker waits for others.
+pub(super) struct Waiting<'a> {
+    /// Until when.
+    pub(super) deadline: Instant,
+    /// Says why to stop, when there is a reason.
+    pub(super) interrupted: &'a (dyn Fn() -> Option<String> + Sync),
+}
+
+/// Lets in all ranks above this one, each once, and hands them on as they come.
+///
+/// # Errors
+/// Why the job cannot begin: who is missing in the end, or who was started wrongly.
+pub(super) fn let_in(
+    listener: &TcpListener,
+    party: &Arc<Party>,
+    waiting: &Waiting<'_>,
+    joined: &mut dyn FnMut(Joined) -> Result<(), String>,
+) -> Result<(), String> {
+    let door = Arc::new(Door { party: party.clone(), taken: Mutex::new(vec![false; party.world]), unknown: Mutex::default() });
+    let threads = Arc::new(Tally::default());
+    let (results, visits) = channel();
+    listener.set_nonblocking(true).map_err(|e| format!("cannot accept connections: {e}"))?;
+    let end = wait(listener, &door, &threads, (&results, &visits), waiting, joined);
+    for (_, socket) in lock(&door.unknown).drain(..) {
+        let _ = socket.shutdown(Shutdown::Both);
+    }
+    threads.none_by(Instant::now() + Duration::from_secs(1));
+    // Those who came last hear how it ended too.
+    for visit in visits.try_iter() {
+        if let Visit::Joined(one) = visit {
+            joined(*one)?;
+        }
+    }
+    end
+}
+
+fn wait(
+    listener: &TcpListener,
+    door: &Arc<Door>,
+    threads: &Arc<Tally>,
+    (results, visits): (&Sender<Visit>, &Receiver<Visit>),
+    waiting: &Waiting<'_>,
+    joined: &mut dyn FnMut(Joined) -> Result<(), String>,
+) -> Result<(), String> {
+    let party = &door.party;
+    let began = Instant::now();
+    let mut others: Vec<String> = Vec::new();
+    let (mut visitors, mut wanted) = (0, party.world - 1 - party.rank);
+    while wanted > 0 {
+        if let Some(reason) = (waiting.interrupted)() {
+            return Err(reason);
+        }
+        if Instant::now() >= waiting.deadline {
+            return Err(missing(party, &lock(&door.taken), waiting.deadline.duration_since(began), &others));
+        }
+        let mut pause = LOOK;
+        if let Ok((socket, address)) = listener.accept() {
+            visitors += 1;
+            admit(door, threads, results, visitors, socket, address);
+            pause = Duration::ZERO;
+        }
+        match visits.recv_timeout(pause) {
+            Ok(Visit::Joined(one)) => {
+                joined(*one)?;
+                wanted -= 1;
+            }
+            Ok(Visit::Wrong(reason)) => return Err(reason),
+            Ok(Visit::Other(reason)) => others.push(reason),
+            Err(_) => {}
+        }
+        others.truncate(100);
+    }
+    Ok(())
+}
+
+fn missing(party: &Party, taken: &[bool], waited: Duration, others: &[String]) -> String {
+    let missing: Vec<usize> = (party.rank + 1..party.world).filter(|&rank| !taken[rank]).collect();
+    let place = if party.rank == 0 { String::new() } else { format!(" to rank {}", party.rank) };
+    let mut text = format!("{} of {} did not come{place} within {} s", ranks(&missing), party.world, waited.as_secs_f32());
+    if let Some(other) = others.first() {
+        text += &format!("; {} of another job or attempt came (the first: {other})", others.len());
+    }
+    text
+}
+
+/// Starts a thread that talks to a visitor. When there are too many of whom nothing is known, the oldest has to go: a
+/// worker of this job makes itself known in no time.
+fn admit(door: &Arc<Door>, threads: &Arc<Tally>, results: &Sender<Visit>, number: u64, socket: TcpStream, address: SocketAddr) {
+    let most = 2 * door.party.world;
+    let Ok(copy) = socket.try_clone() else { return };
+    if threads.now() >= 2 * most {
+        return;
+    }
+    {
+        let mut unknown = lock(&door.unknown);
+        unknown.push_back((number, copy));
+        if unknown.len() > most
+            && let Some((_, oldest)) = unknown.pop_front()
+        {
+            let _ = oldest.shutdown(Shutdown::Both);
+        }
+    }
+    let (door, results, ticket) = (door.clone(), results.clone(), threads.ticket());
+    let talk = move || {
+        match door.greet(number, socket, address.ip()) {
+            Ok(visit) => {
+                let _ = results.send(visit);
+            }
+            Err(Stranger(reason)) => log::debug!("refused a connection from {address}: it {reason}"),
+        }
+        door.known(number);
+        drop(ticket);
+    };
+    if let Err(error) = std::thread::Builder::new().name("visitor".into()).spawn(talk) {
+        log::debug!("refused a connection from {address}: {error}");
+    }
+}
+
+impl Door {
+    /// Takes a visitor off the list of those of whom nothing is known.
+    fn known(&self, number: u64) {
+        lock(&self.unknown).retain(|&(n, _)| n != number);
+    }
+
+    /// Finds out who a visitor is, and tells it what comes of that.
+    fn greet(&self, number: u64, socket: TcpStream, address: IpAddr) -> Result<Visit, Stranger> {
+        let broken = |e: std::io::Error| Stranger(format!("broke off: {e}"));
+        let mut pipe = Pipe::new(socket, Instant::now() + self.party.handshake).map_err(broken)?;
+        let (mut acceptor, hello) = Acceptor::new(&self.party.key, pipe.binding()?)?;
+        pipe.send(&hello).map_err(broken)?;
+        let offer = acceptor.offer(&pipe.take_sealed(LONGEST).map_err(broken)?)?;
+        self.known(number);
+        let verdict = self.verdict(&offer);
+        let (answer, session) = acceptor.answer(&verdict.answer(self.party.rank));
+        pipe.send(&answer).map_err(broken)?;
+        Ok(match verdict {
+            Verdict::Welcome(rank) => {
+                let listens = SocketAddr::new(offer.address.unwrap_or(address), offer.port);
+                Visit::Joined(Box::new(Joined { rank, pipe, session, listens }))
+            }
+            Verdict::Wrong(reason) => Visit::Wrong(reason),
+            Verdict::Other { reason, .. } => {
+                log::debug!("refused a worker at {address}: {reason}");
+                Visit::Other(reason)
+            }
+        })
+    }
+
+    fn verdict(&self, offer: &Offer) -> Verdict {
+        match self.party.judge(offer) {
+            Verdict::Welcome(rank) if std::mem::replace(&mut lock(&self.taken)[rank], true) => Verdict::Wrong(taken(rank)),
+            other => other,
+        }
+    }
+}
