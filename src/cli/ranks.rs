@@ -46,14 +46,15 @@ pub(super) fn share_cores(local_world: usize) {
 
 /// Connects over TCP.
 fn connect(args: &WorkerArgs, launch: &Launch, secret: Option<Secret>, listener: Option<TcpListener>) -> Result<Connect> {
-    let Some(place) = launch.rendezvous.clone() else {
+    let Some(mut place) = launch.rendezvous.clone() else {
         return Err(Error::Config("nothing says where rank 0 listens; name it with --rdzv HOST:PORT".into()));
     };
     let (rank, world, job, attempt) = (launch.rank, launch.world, launch.job.clone(), launch.attempt);
-    let security = match args.insecure_network {
-        true => Security::Plain,
-        false => Security::Plain,
-    };
+    if launch.local_world == launch.world && args.rdzv.is_none() {
+        place.host = "127.0.0.1".into(); // all on this host, whatever it is called
+    }
+    // A name may mean loopback on its own host and something else on others, so that only the literal one counts.
+    let security = if args.insecure_network || place.is_loopback() { Security::Plain } else { Security::Tls };
     let (network, wait, silence) = (args.network, args.connect_timeout, args.silence_timeout);
     Ok(Box::new(move |terms, limits| {
         let mut settings = TcpSettings::new(rank, world, &place.host, place.ports, limits);

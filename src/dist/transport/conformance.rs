@@ -2,7 +2,7 @@
 
 use super::inproc;
 use super::network::Network;
-use super::tcp::{TcpSettings, connect};
+use super::tcp::{Security, TcpSettings, connect};
 use super::{Lost, Transport};
 use crate::dist::frame::{Frame, Kind, Limits};
 use std::net::TcpListener;
@@ -302,4 +302,16 @@ fn tcp_with_a_secret_conforms() {
         })
     };
     conforms(make, "closed the connection");
+}
+
+#[test]
+fn tcp_with_tls_conforms() {
+    let make: Make = |world, limits, network| {
+        over_tcp(world, limits, network, |settings| {
+            settings.secret = Some(b"a secret of the job".to_vec().into());
+            settings.security = Security::Tls;
+        })
+    };
+    conforms(make, "closed the connection");
+    conforms_when_shaped(make, "closed the connection");
 }

@@ -3,7 +3,7 @@
 //! 1. [`settings`]: what a worker has to know.
 //! 2. `rendezvous`: how the workers find each other; `door` lets others in, `knock` goes to them.
 //! 3. `handshake`: how two of them know that they belong together; `party` is what one makes of the other.
-//! 4. `pipe`: bytes to and from a peer. `link`: its threads.
+//! 4. `pipe`: bytes to and from a peer, through `tls` or not. `link`: its threads.
 
 mod door;
 mod handshake;
@@ -13,11 +13,14 @@ mod party;
 mod pipe;
 mod rendezvous;
 pub mod settings;
+mod tls;
 
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod handshake_tests;
 
-pub use settings::{Security, TcpSettings};
+pub use settings::{Security, TcpSettings, default_security};
 
 use super::inbox::{Inbox, deadline};
 use super::network::Shaper;

@@ -4,6 +4,7 @@ use super::handshake::{Acceptor, LONGEST, Offer, Session, Stranger};
 use super::link::Tally;
 use super::party::{Party, Verdict, ranks, taken};
 use super::pipe::Pipe;
+use super::tls::End;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -174,7 +175,7 @@ impl Door {
     /// Finds out who a visitor is, and tells it what comes of that.
     fn greet(&self, number: u64, socket: TcpStream, address: IpAddr) -> Result<Visit, Stranger> {
         let broken = |e: std::io::Error| Stranger(format!("broke off: {e}"));
-        let mut pipe = Pipe::new(socket, Instant::now() + self.party.handshake).map_err(broken)?;
+        let mut pipe = Pipe::new(socket, self.party.tls.as_ref(), End::Acceptor, Instant::now() + self.party.handshake).map_err(broken)?;
         let (mut acceptor, hello) = Acceptor::new(&self.party.key, pipe.binding()?)?;
         pipe.send(&hello).map_err(broken)?;
         let offer = acceptor.offer(&pipe.take_sealed(LONGEST).map_err(broken)?)?;

@@ -4,6 +4,8 @@ use super::door::{Joined, Waiting};
 use super::handshake::{Answer, Connector, HELLO, LONGEST, Offer, Stranger};
 use super::party::Party;
 use super::pipe::{Pipe, is_timeout};
+use super::tls::End;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -16,11 +18,23 @@ const ATTEMPT: Duration = Duration::from_secs(3);
 
 /// Why a worker was not let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum No {
+pub(super) enum No {
     /// Never.
     Final(String),
     /// Not now or not here. The larger number says more about the job.
     Later(u8, String),
+}
+
+impl No {
+    /// In words: `mine` could not join rank `rank` at `place` in the time it had.
+    pub(super) fn words(self, mine: usize, rank: usize, place: &str, waited: Duration) -> String {
+        match self {
+            No::Final(reason) => reason,
+            No::Later(_, reason) => {
+                format!("rank {mine} could not join rank {rank} at {place} within {} s: {reason}", waited.as_secs_f32())
+            }
+        }
+    }
 }
 
 /// Tries the addresses in turn until rank `rank` lets this worker in. `places` gives them anew each time: names may
@@ -34,7 +48,7 @@ pub(super) fn until_let_in(
     places: &dyn Fn() -> std::io::Result<Vec<SocketAddr>>,
     offer: &mut dyn FnMut(IpAddr) -> std::io::Result<Offer>,
     waiting: &Waiting<'_>,
-) -> Result<Joined, String> {
+) -> Result<Joined, No> {
     let mut best = (0, "there was no time to try".to_owned());
     let mut pause = FIRST_PAUSE;
     loop {
@@ -45,16 +59,16 @@ pub(super) fn until_let_in(
         for place in places {
             match knock(party, rank, place, offer, waiting.deadline) {
                 Ok(joined) => return Ok(joined),
-                Err(No::Final(reason)) => return Err(reason),
+                Err(No::Final(reason)) => return Err(No::Final(reason)),
                 Err(No::Later(weight, reason)) => best = best_of(std::mem::take(&mut best), (weight, reason)),
             }
         }
         if let Some(reason) = (waiting.interrupted)() {
-            return Err(reason);
+            return Err(No::Final(reason));
         }
         let left = waiting.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(best.1);
+            return Err(No::Later(best.0, best.1));
         }
         std::thread::sleep(pause.min(left));
         pause = (pause * 3 / 2).min(LONGEST_PAUSE);
@@ -83,7 +97,11 @@ fn knock(
         return Err(No::Later(2, format!("{place} cannot be reached: nobody listens there")));
     }
     let stranger = |Stranger(reason): Stranger| No::Later(3, format!("{place} {reason}"));
-    let mut pipe = Pipe::new(socket, now + party.handshake.min(left)).map_err(|e| later(2, "broke off", e))?;
+    let pipe = Pipe::new(socket, party.tls.as_ref(), End::Connector, now + party.handshake.min(left));
+    let mut pipe = pipe.map_err(|e| match e.kind() {
+        ErrorKind::InvalidData => No::Later(3, format!("{place} does not speak TLS as this worker does: {e}")),
+        _ => later(3, "broke off", e),
+    })?;
     let hello = pipe.take(HELLO).map_err(|e| match is_timeout(&e) {
         true => No::Later(3, format!("{place} accepted a connection and said nothing: either it is no dqrm worker or it uses TLS")),
         false => later(3, "broke off", e),

@@ -1,7 +1,8 @@
 //! What a worker knows of its job when it meets another one, and what it thinks of that one.
 
 use super::handshake::{Answer, Offer};
-use super::settings::TcpSettings;
+use super::settings::{Security, TcpSettings};
+use super::tls::Configs;
 use crate::error::{Error, Result};
 use ring::hmac;
 use std::net::IpAddr;
@@ -16,6 +17,8 @@ pub(super) struct Party {
     pub(super) attempt: u32,
     pub(super) facts: Vec<(String, String)>,
     pub(super) key: hmac::Key,
+    /// How connections are made private.
+    pub(super) tls: Option<Configs>,
     /// The longest acquaintance.
     pub(super) handshake: Duration,
 }
@@ -41,6 +44,7 @@ impl Party {
             attempt: settings.attempt,
             facts: settings.facts.clone(),
             key,
+            tls: matches!(settings.security, Security::Tls).then(Configs::new).transpose()?,
             handshake: settings.handshake,
         };
         if !party.offer(None, 0).fits() {

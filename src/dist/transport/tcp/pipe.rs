@@ -1,6 +1,7 @@
-//! Bytes to and from a peer: a socket, and later what makes it private.
+//! Bytes to and from a peer: a socket, and what makes it private.
 
 use super::handshake::{Binding, Stranger};
+use super::tls::{Configs, End, Session};
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
@@ -12,11 +13,13 @@ const PIECE: usize = 1 << 16;
 #[derive(Debug)]
 pub(super) struct Source {
     socket: TcpStream,
+    tls: Option<Session>,
     piece: Vec<u8>,
 }
 
 impl Source {
-    /// Waits for bytes, at most for the socket's time-out, and appends them to `out`; false at the end of the stream.
+    /// Waits for bytes, at most for the socket's time-out, and appends what they say to `out`; false at the end of the
+    /// stream.
     pub(super) fn read(&mut self, out: &mut Vec<u8>) -> Result<bool> {
         let len = loop {
             match self.socket.read(&mut self.piece) {
@@ -24,7 +27,10 @@ impl Source {
                 other => break other?,
             }
         };
-        out.extend_from_slice(&self.piece[..len]);
+        match &self.tls {
+            Some(tls) => tls.take(&self.piece[..len], out)?,
+            None => out.extend_from_slice(&self.piece[..len]),
+        }
         Ok(len > 0)
     }
 
@@ -38,17 +44,36 @@ impl Source {
 #[derive(Debug)]
 pub(super) struct Sink {
     socket: TcpStream,
+    tls: Option<Session>,
+    /// What TLS makes of a piece.
+    sealed: Vec<u8>,
 }
 
 impl Sink {
     /// Hands all bytes to the operating system. It may take as long as it likes, if each time-out of the socket sees
     /// some of them go.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.socket.write_all(bytes)
+        let Some(tls) = &self.tls else { return self.socket.write_all(bytes) };
+        // No bytes: only what TLS itself has to say.
+        let mut rest = bytes;
+        loop {
+            let (piece, next) = rest.split_at(rest.len().min(PIECE));
+            self.sealed.clear();
+            tls.give(piece, &mut self.sealed)?;
+            self.socket.write_all(&self.sealed)?;
+            rest = next;
+            if rest.is_empty() {
+                return Ok(());
+            }
+        }
     }
 
     /// Says that nothing more comes.
     pub(super) fn finish(&mut self) {
+        if let Some(tls) = &self.tls {
+            tls.end();
+            let _ = self.write(&[]);
+        }
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
@@ -69,13 +94,23 @@ pub(super) struct Pipe {
 }
 
 impl Pipe {
-    /// Of a connected socket.
-    pub(super) fn new(socket: TcpStream, deadline: Instant) -> Result<Pipe> {
+    /// Of a connected socket; with `tls`, when both sides have agreed on keys.
+    pub(super) fn new(socket: TcpStream, tls: Option<&Configs>, end: End, deadline: Instant) -> Result<Pipe> {
         // Where sockets of a listener that does not block are like it.
         socket.set_nonblocking(false)?;
         socket.set_nodelay(true)?;
-        let source = Source { socket: socket.try_clone()?, piece: vec![0; PIECE] };
-        Ok(Pipe { source, sink: Sink { socket }, came: Vec::new(), deadline })
+        let tls = tls.map(|configs| configs.begin(end)).transpose()?;
+        let source = Source { socket: socket.try_clone()?, tls: tls.clone(), piece: vec![0; PIECE] };
+        let sink = Sink { socket, tls: tls.clone(), sealed: Vec::new() };
+        let mut pipe = Pipe { source, sink, came: Vec::new(), deadline };
+        while tls.as_ref().is_some_and(Session::is_handshaking) {
+            pipe.send(&[])?;
+            if tls.as_ref().is_some_and(Session::is_handshaking) {
+                pipe.more()?;
+            }
+        }
+        pipe.send(&[])?;
+        Ok(pipe)
     }
 
     /// The time that is left, as a time-out.
@@ -93,16 +128,23 @@ impl Pipe {
 
     /// What ties proofs to this connection.
     pub(super) fn binding(&self) -> std::result::Result<Binding, Stranger> {
-        Ok(Binding::default())
+        let export = |tls: &Session| tls.binding().map_err(|e| Stranger(format!("cannot be recognized: {e}")));
+        self.sink.tls.as_ref().map_or(Ok(Binding::default()), export)
+    }
+
+    /// Waits for bytes.
+    fn more(&mut self) -> Result<()> {
+        self.source.socket.set_read_timeout(self.left()?)?;
+        match self.source.read(&mut self.came)? {
+            true => Ok(()),
+            false => Err(Error::from(ErrorKind::UnexpectedEof)),
+        }
     }
 
     /// The next `len` bytes.
     pub(super) fn take(&mut self, len: usize) -> Result<Vec<u8>> {
         while self.came.len() < len {
-            self.source.socket.set_read_timeout(self.left()?)?;
-            if !self.source.read(&mut self.came)? {
-                return Err(Error::from(ErrorKind::UnexpectedEof));
-            }
+            self.more()?;
         }
         Ok(self.came.drain(..len).collect())
     }

@@ -7,11 +7,11 @@ use super::handshake::{Fields, Stranger, put_address};
 use super::knock::until_let_in;
 use super::party::Party;
 use super::pipe::is_timeout;
-use super::settings::{TcpSettings, resolve};
+use super::settings::{Security, TcpSettings, resolve};
 use super::{Tcp, start};
 use crate::error::{Error, Result};
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -41,8 +41,12 @@ pub(super) fn host(settings: &mut TcpSettings, party: &Arc<Party>, tcp: &mut Tcp
         all.push(joined);
         Ok(())
     });
+    let place = listener.local_addr();
     drop(listener);
-    if let Err(reason) = end {
+    if let Err(mut reason) = end {
+        if let Some(place) = place.ok().filter(|place| place.ip().is_loopback() && all.len() < party.world - 1) {
+            reason += &format!(" (rank 0 listened at {place}, where only its own host can come)");
+        }
         tell(&mut all, &[&[FAILED], reason.as_bytes()].concat(), Duration::from_secs(1));
         return Err(failed(reason));
     }
@@ -72,22 +76,30 @@ fn listen(settings: &TcpSettings) -> Result<TcpListener> {
     let (host, ports) = &settings.rendezvous;
     let mut last = String::new();
     for &port in ports {
-        let places = match resolve(host, port) {
-            Ok(places) => places,
-            Err(error) => return Err(failed(format!("the host `{host}`, where rank 0 is to listen, is not known: {error}"))),
-        };
+        let places = resolve(host, port)
+            .map_err(|e| failed(format!("the host `{host}`, where rank 0 is to listen, is not known: {e}; give its address")))?;
         for place in places {
-            match TcpListener::bind(place) {
+            let bound = match TcpListener::bind(place) {
+                // An address that leads here without being one of this host. Behind it TLS keeps strangers out.
+                Err(e) if e.kind() == ErrorKind::AddrNotAvailable && settings.security == Security::Tls => {
+                    TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
+                }
+                other => other,
+            };
+            match bound {
                 Ok(listener) => return Ok(listener),
                 Err(error) => last = format!("{place}: {error}"),
             }
         }
     }
-    let list: Vec<String> = ports.iter().map(u16::to_string).collect();
     Err(failed(format!(
-        "rank 0 can listen at no port of {} of `{host}` ({last}); give another port, or the host that rank 0 runs on",
-        list.join(", ")
+        "rank 0 can listen at no port of {} at `{host}` ({last}); give another port, or the host that rank 0 runs on",
+        list(ports)
     )))
+}
+
+fn list(ports: &[u16]) -> String {
+    ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Connects another rank with all others.
@@ -111,15 +123,7 @@ pub(super) fn guest(settings: &TcpSettings, party: &Arc<Party>, tcp: &mut Tcp) -
         Ok(party.offer(settings.advertise, listener.local_addr()?.port()))
     };
     let zero = until_let_in(party, 0, &places, &mut offer, &waiting);
-    let mut zero = zero.map_err(|reason| {
-        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
-        failed(format!(
-            "rank {} could not join rank 0 at {host}:{} within {} s: {reason}",
-            party.rank,
-            ports.join("|"),
-            settings.connect.as_secs_f32()
-        ))
-    })?;
+    let mut zero = zero.map_err(|no| failed(no.words(party.rank, 0, &format!("`{host}`, port {}", list(ports)), settings.connect)))?;
     let roster = hear(&mut zero, party, settings.connect)?;
     let Some((_, listener)) = listener else { return Err(failed("there is no listener for the other ranks".into())) };
     let linked = tcp.add(zero).and_then(|()| link_up(party, listener, &roster, deadline(settings.connect), tcp));
@@ -203,6 +207,7 @@ fn link_up(party: &Arc<Party>, listener: TcpListener, roster: &[SocketAddr], dea
 fn go(party: &Party, rank: usize, roster: &[SocketAddr], waiting: &Waiting<'_>) -> Result<Joined, String> {
     let place = *roster.get(rank - 1).ok_or_else(|| format!("rank 0 did not say where rank {rank} is"))?;
     let mut offer = |_| Ok(party.offer(None, 0));
+    let began = Instant::now();
     until_let_in(party, rank, &|| Ok(vec![place]), &mut offer, waiting)
-        .map_err(|reason| format!("rank {} could not join rank {rank} at {place}: {reason}", party.rank))
+        .map_err(|no| no.words(party.rank, rank, &place.to_string(), began.elapsed()))
 }

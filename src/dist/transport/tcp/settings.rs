@@ -46,13 +46,24 @@ pub struct TcpSettings {
 /// How connections are protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Security {
-    /// Not at all: whoever is on the way can read and change everything.
+    /// Not at all: whoever is on the way can read and change everything. With a secret, strangers can at least not
+    /// join.
     Plain,
+    /// TLS 1.3; with the job's secret, which it needs, only workers of the job can read or change anything.
+    Tls,
+}
+
+/// TLS, unless the host has only addresses that nobody else can reach.
+pub fn default_security(host: &str) -> Security {
+    match resolve(host, 0) {
+        Ok(places) if !places.is_empty() && places.iter().all(|place| place.ip().is_loopback()) => Security::Plain,
+        _ => Security::Tls,
+    }
 }
 
 impl TcpSettings {
     /// Settings with 60 s to connect, 5 s for a handshake, 2 s between heartbeats, 10 s of silence; attempt 0 of the job
-    /// `dqrm`, without protection.
+    /// `dqrm`; with TLS if the host is another one.
     pub fn new(rank: usize, world: usize, host: &str, ports: Vec<u16>, limits: Limits) -> TcpSettings {
         TcpSettings {
             rank,
@@ -62,7 +73,7 @@ impl TcpSettings {
             attempt: 0,
             facts: Vec::new(),
             secret: None,
-            security: Security::Plain,
+            security: default_security(host),
             connect: Duration::from_secs(60),
             handshake: Duration::from_secs(5),
             silence: Duration::from_secs(10),
@@ -88,6 +99,13 @@ impl TcpSettings {
         }
         if self.secret.as_ref().is_some_and(|secret| secret.is_empty()) {
             return fail("the secret of the job is empty; leave it out or give every worker the same one".into());
+        }
+        if self.security == Security::Tls && self.secret.is_none() && self.world > 1 {
+            return fail(format!(
+                "workers that meet at `{}` need a secret, without which anybody could join: give all of them the same one, \
+                 in the variable DQRM_SECRET or in a file; or, if nobody else can reach that network, ask for --insecure-network",
+                self.rendezvous.0
+            ));
         }
         if self.heartbeat.is_zero() || self.heartbeat * 2 > self.silence {
             return fail(format!(
