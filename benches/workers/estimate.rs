@@ -7,7 +7,7 @@ use dqrm::Result;
 use std::collections::HashSet;
 
 /// Steps of the probe.
-const STEPS: u64 = 20;
+const STEPS: u64 = 40;
 /// Seconds of a run besides its steps: weights, a checkpoint, threads.
 const AROUND: f64 = 1.0;
 

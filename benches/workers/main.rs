@@ -77,7 +77,7 @@ fn print_head(args: &Args, runs: &Runs) {
     println!("```sh\ncargo bench --bench workers -- {}\n```\n", words.join(" "));
     println!(
         "Kaggle preset on {} training rows ({} rows in {} tables, {} MLP parameters), INT4 weights with P = 200, SGD {}, \
-         learning rate times {} (lr_rule {:?}), device {}, {} threads.",
+         times {} (lr_rule), device {}, {} threads.",
         parts.train.end - parts.train.start,
         shape.rows.iter().sum::<u64>(),
         shape.tables(),
@@ -88,7 +88,6 @@ fn print_head(args: &Args, runs: &Runs) {
             LrRule::Linear => "the workers",
             LrRule::Sqrt => "the root of the workers",
         },
-        args.lr_rule,
         args.device,
         rayon::current_num_threads()
     );

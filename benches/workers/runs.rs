@@ -8,8 +8,7 @@ use dqrm::metrics::Summary;
 use dqrm::quant::Bits;
 use dqrm::train::{self, Assembled, Event, Options, Outcome, Progress, Ranks, Start, Traffic};
 use dqrm::{Error, Result};
-use std::collections::HashMap;
-use std::ops::Range;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -64,34 +63,32 @@ pub(crate) struct Timing {
     pub(crate) traffic: Option<Traffic>,
 }
 
-/// The mean loss of steps, as a run reports them.
+/// The sum of the losses of all steps so far, at each step at which the run said something; it does at the end of each
+/// epoch.
 #[derive(Debug, Default)]
 struct Losses {
-    reports: Vec<(Range<u64>, f64)>,
-    /// The steps since the last report, which later words replace.
-    rest: Option<(Range<u64>, f64)>,
+    sums: BTreeMap<u64, f64>,
+    /// The step of the last report, from which on a mean is told, and the sum there.
+    reported: (u64, f64),
 }
 
 impl Losses {
     fn push(&mut self, progress: &Progress) {
-        let from = self.reports.last().map_or(0, |(steps, _)| steps.end);
-        let now = (from..progress.step, progress.loss);
+        let (step, sum) = self.reported;
+        let now = sum + (progress.step - step) as f64 * progress.loss;
+        self.sums.insert(progress.step, now);
         if progress.exchange.is_some() {
-            self.reports.push(now);
-            self.rest = None;
-        } else {
-            self.rest = Some(now);
+            self.reported = (progress.step, now);
         }
     }
 
-    /// The mean of the steps from `first` on; a report that begins before counts for its share.
-    fn since(&self, first: u64) -> f64 {
-        let (mut sum, mut count) = (0.0, 0.0);
-        for (steps, loss) in self.reports.iter().chain(&self.rest) {
-            let n = steps.end.saturating_sub(steps.start.max(first)) as f64;
-            (sum, count) = (sum + n * loss, count + n);
+    /// The mean of the steps after the first `steps`.
+    fn after(&self, steps: u64) -> f64 {
+        let before = if steps == 0 { Some(&0.0) } else { self.sums.get(&steps) };
+        match (before, self.sums.last_key_value()) {
+            (Some(before), Some((last, sum))) => (sum - before) / (last - steps) as f64,
+            _ => f64::NAN,
         }
-        sum / count
     }
 }
 
@@ -153,7 +150,7 @@ impl Runs {
         };
         let outcome = in_folder(|options| train::run_on(&config, self.data.clone(), options, &mut observe));
         let quality = match outcome {
-            Ok(outcome) => Some(quality(&outcome, losses.since(outcome.steps.saturating_sub(self.epoch_steps(count * batch))))?),
+            Ok(outcome) => Some(quality(&outcome, losses.after(outcome.steps.saturating_sub(self.epoch_steps(count * batch))))?),
             Err(error @ Error::NotFinite { .. }) => {
                 eprintln!("did not converge: {error}");
                 None
