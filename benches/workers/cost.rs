@@ -78,7 +78,11 @@ fn print_bytes(runs: &Runs, timings: &[Vec<Vec<Timing>>]) {
     let whole = Model { preset: Preset::Kaggle, ..Model::default() }.shape(None, None);
     if let (Ok(whole), Some(int8)) = (whole, traffic(&timings[1])) {
         let dense = whole.fp32_bytes() as f64;
-        println!("With the rows of the whole Kaggle data set a dense gradient has {:.1} MB, {:.0} times INT8's.", dense / 1e6, dense / int8.gradient.step() as f64);
+        println!(
+            "With the rows of the whole Kaggle data set a dense gradient has {:.1} MB, {:.0} times INT8's.",
+            dense / 1e6,
+            dense / int8.gradient.step() as f64
+        );
     }
 }
 

@@ -76,17 +76,17 @@ fn print_head(args: &Args, runs: &Runs) {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     println!("```sh\ncargo bench --bench workers -- {}\n```\n", words.join(" "));
     println!(
-        "Kaggle preset on {} training rows ({} rows in {} tables, {} MLP parameters), INT4 weights with P = 200, SGD {}, \
-         times {} (lr_rule), device {}, {} threads.",
+        "Kaggle preset on {} training samples ({} rows in {} tables, {} MLP parameters), INT4 weights with P = 200, SGD with learning \
+         rate {} times {}, device {}, {} threads.",
         parts.train.end - parts.train.start,
         shape.rows.iter().sum::<u64>(),
         shape.tables(),
         shape.mlp_parameters(),
         args.lr,
         match args.lr_rule {
-            LrRule::None => "1",
-            LrRule::Linear => "the workers",
-            LrRule::Sqrt => "the root of the workers",
+            LrRule::None => "1 (lr_rule none)",
+            LrRule::Linear => "the workers (lr_rule linear)",
+            LrRule::Sqrt => "the root of the workers (lr_rule sqrt)",
         },
         args.device,
         rayon::current_num_threads()
@@ -95,11 +95,17 @@ fn print_head(args: &Args, runs: &Runs) {
 
 fn measure(args: Args) -> dqrm::Result<()> {
     let wanted = |table: &str| args.table == "all" || args.table == table;
+    let global = args.workers * args.batch;
+    if wanted("10") && !global.is_multiple_of(8) {
+        let text =
+            format!("table 10 shares {global} samples of a step among 2, 4 and 8 workers; make --workers times --batch a multiple of 8");
+        return Err(dqrm::Error::Config(text));
+    }
     let mut runs = Runs::new(args.clone())?;
     estimate::print(&mut runs)?;
     print_head(&args, &runs);
     if wanted("4") {
-        if args.steps > 0 {
+        if args.steps > 0 && args.rounds > 0 {
             cost::print(&runs)?;
         }
         if args.epochs > 0 {

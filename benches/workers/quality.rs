@@ -26,7 +26,7 @@ pub(crate) fn plan_6(args: &Args) -> Plan {
 /// The global batch is the same for all.
 pub(crate) fn plan_10(args: &Args) -> Plan {
     let global = args.workers * args.batch;
-    COUNTS.iter().flat_map(|&count| [FP32, INT8].map(|s| (s, count, global.div_ceil(count)))).collect()
+    COUNTS.iter().flat_map(|&count| [FP32, INT8].map(|s| (s, count, global / count))).collect()
 }
 
 /// The runs of all seeds; empty when one of them did not converge.
@@ -97,23 +97,24 @@ pub(crate) fn print_6(runs: &mut Runs) -> Result<()> {
 pub(crate) fn print_10(runs: &mut Runs) -> Result<()> {
     let args = runs.args.clone();
     println!("\n### 2, 4 and 8 workers, {} samples in a step of all together, {}\n", args.workers * args.batch, seeds(&args));
-    println!("| workers | samples each | gradients | train loss | drop | accuracy | drop | AUC, end | drop | AUC, best on validation | drop |");
+    println!(
+        "| workers | samples each | gradients | train loss | drop | accuracy | drop | AUC, end | drop | AUC, best on validation | drop |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|---|---|");
     let mut fp32 = None;
     for plan in plan_10(&args) {
         let head = format!("| {} | {} | {} |", plan.1, plan.2, plan.0.name);
         let all = all_seeds(runs, &plan)?;
+        let before = fp32.take();
         if all.is_empty() {
             println!("{head} did not converge |");
             continue;
         }
-        let found = [
-            mean(&all, |q| q.loss),
-            100.0 * mean(&all, |q| q.end.accuracy),
-            mean(&all, |q| auc(&q.end)),
-            mean(&all, |q| auc(&q.best)),
-        ];
-        let before = if plan.0.mlps.quantized() { fp32.take() } else { fp32.replace(found).and(None) };
+        let found =
+            [mean(&all, |q| q.loss), 100.0 * mean(&all, |q| q.end.accuracy), mean(&all, |q| auc(&q.end)), mean(&all, |q| auc(&q.best))];
+        if !plan.0.mlps.quantized() {
+            fp32 = Some(found);
+        }
         let drop = |i: usize, digits: usize| before.map_or(String::new(), |b: [f64; 4]| format!("{:+.digits$}", b[i] - found[i]));
         println!(
             "{head} {:.4} | {} | {:.2} % | {} | {:.4} | {} | {:.4} | {} |",

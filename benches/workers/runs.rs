@@ -34,7 +34,8 @@ pub(crate) const INT8_ROWS: Scheme = Scheme { name: "INT8 embeddings, FP32 MLPs"
 /// INT4 with error feedback.
 pub(crate) const INT4: Scheme = Scheme { name: "INT4, feedback", rows: Bits::B4, mlps: Bits::B4, ..INT8 };
 /// As in the published code at its last state: the mean of all scales, no error feedback.
-pub(crate) const PUBLISHED: Scheme = Scheme { name: "INT8, published: mean scales, no feedback", scale: GradientScale::Average, ..INT8_PLAIN };
+pub(crate) const PUBLISHED: Scheme =
+    Scheme { name: "INT8, published: mean scales, no feedback", scale: GradientScale::Average, ..INT8_PLAIN };
 
 impl Scheme {
     fn workers(&self, args: &Args, count: usize) -> Workers {
