@@ -1,28 +1,15 @@
-//! What workers do to send and to understand each other's part of a step, without the network: bytes and time.
-//! The batches are the generator's, in the Kaggle shape.
-//!
-//! ```text
-//! cargo bench --bench peers -- [--runs N] [--max-rows R]
-//! ```
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
+//! The code for the rows that a batch touches.
 
-mod common;
-
-use common::{Options, Spread, seconds};
-use dqrm::config::{Model, Preset, Shape, Synthetic};
+use super::BATCHES;
+use crate::common::{Spread, seconds};
+use dqrm::config::Shape;
 use dqrm::data::synthetic::Clicks;
 use dqrm::data::{Block, Samples};
 use dqrm::dist::ids::{self, RowLists};
 use std::hint::black_box;
 
-const USAGE: &str = "use --runs N, --max-rows R";
-/// Different batches of each size.
-const BATCHES: usize = 16;
 /// Calls that one timing is of, one for each batch in turn.
 const CALLS: usize = 4 * BATCHES;
-
-/// Samples of a batch on one worker.
-const SIZES: [usize; 2] = [128, 2048];
 
 /// The rows that batches of `size` samples touch.
 fn row_lists(clicks: &Clicks, size: usize) -> dqrm::Result<Vec<RowLists>> {
@@ -50,14 +37,14 @@ fn micros(runs: usize, mut f: impl FnMut(usize)) -> Spread {
     Spread::of(&(0..runs).map(|_| timing()).collect::<Vec<_>>())
 }
 
-/// Bytes, and megabytes of row numbers a second, of the code for touched rows.
-fn print_ids(shape: &Shape, clicks: &Clicks, runs: usize) -> dqrm::Result<()> {
+/// Prints bytes, and megabytes of row numbers a second, of the code for touched rows.
+pub(crate) fn print(shape: &Shape, clicks: &Clicks, runs: usize) -> dqrm::Result<()> {
     println!("\ntouched rows, a mean batch of {BATCHES}; times are medians of {runs}; MB/s are of row numbers as u32");
     println!(
         "{:>6} {:>10} {:>10} {:>10} {:>9} {:>10} {:>9} {:>10} {:>9} {:>10}",
         "batch", "rows", "as u32 B", "coded B", "bits/row", "encode us", "MB/s", "decode us", "MB/s", "bound B"
     );
-    for size in SIZES {
+    for size in super::SIZES {
         let lists = row_lists(clicks, size)?;
         let most = vec![size as u64; shape.tables()];
         let mut out = Vec::new();
@@ -89,22 +76,4 @@ fn encoded(lists: &RowLists, shape: &Shape, mut out: Vec<u8>) -> Vec<u8> {
     out.clear();
     ids::encode(lists, &shape.rows, &mut out);
     out
-}
-
-fn run() -> dqrm::Result<()> {
-    let options = Options::parse(USAGE, &[], &["--runs", "--max-rows"]);
-    let runs = options.value("--runs", 101usize).max(1);
-    let max_rows = options.text("--max-rows").map(|_| options.value("--max-rows", 0));
-    let shape = Model { preset: Preset::Kaggle, max_rows, ..Model::default() }.shape(None, None)?;
-    let synthetic = Synthetic { samples: (BATCHES * SIZES[SIZES.len() - 1]) as u64, ..Synthetic::default() };
-    let clicks = Clicks::new(&synthetic, 1, shape.dense, shape.rows.clone());
-    println!("{} rows in {} tables", shape.rows.iter().sum::<u64>(), shape.tables());
-    print_ids(&shape, &clicks, runs)
-}
-
-fn main() {
-    if let Err(error) = run() {
-        eprintln!("error: {error}");
-        std::process::exit(1);
-    }
 }
