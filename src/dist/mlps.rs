@@ -109,7 +109,7 @@ impl ChunkForm {
     /// left out.
     pub fn quantize(&self, sums: &[f32], chunk: &[Span], tensors: &[Grouped], errors: &mut [f32]) -> Vec<u8> {
         if self.bits == 32 {
-            return sums.iter().flat_map(|v| v.to_le_bytes()).collect();
+            return bytemuck::cast_slice(sums).to_vec();
         }
         let n = gradient::max_code(self.bits);
         let (mut scales, mut codes) = (Vec::with_capacity(self.scale_bytes(chunk)), Vec::new());
@@ -167,13 +167,16 @@ fn write_codes(values: &[f32], scale: f32, bits: u32, first: usize, out: &mut Ve
     if bits != 4 || (first.is_multiple_of(2) && values.len().is_multiple_of(2)) {
         return gradient::quantize(values, scale, bits, out);
     }
-    for (i, &v) in values.iter().enumerate() {
-        let code = quant::code(v, 1.0 / scale, gradient::max_code(bits) as f32) as i8 as u8 & 15;
-        match out.last_mut().filter(|_| (first + i) % 2 == 1) {
-            Some(last) => *last |= code << 4,
-            None => out.push(code),
-        }
+    let mut values = values;
+    if first % 2 == 1
+        && let (Some((head, tail)), Some(last)) = (values.split_first(), out.last_mut())
+    {
+        let mut code = Vec::with_capacity(1);
+        gradient::quantize(&[*head], scale, bits, &mut code);
+        *last |= code[0] << 4;
+        values = tail;
     }
+    gradient::quantize(values, scale, bits, out);
 }
 
 fn names(chunk: &[Span], tensors: &[Grouped]) -> String {

@@ -16,19 +16,22 @@ impl Union {
     pub fn new(ranks: &[&RowLists]) -> Union {
         let tables = ranks.first().map_or(0, |lists| lists.tables());
         let mut union = Union { lists: RowLists::default(), places: ranks.iter().map(|l| Vec::with_capacity(l.len())).collect() };
-        let mut merged: Vec<u32> = Vec::new();
+        let (mut keys, mut merged): (Vec<u64>, Vec<u32>) = (Vec::new(), Vec::new());
         for table in 0..tables {
             let first = union.lists.len();
+            keys.clear();
             merged.clear();
-            let mut rest: Vec<&[u32]> = ranks.iter().map(|lists| lists.table(table)).collect();
-            while let Some(&next) = rest.iter().filter_map(|rows| rows.first()).min() {
-                for (rows, places) in rest.iter_mut().zip(&mut union.places) {
-                    if rows.first() == Some(&next) {
-                        *rows = &rows[1..];
-                        places.push((first + merged.len()) as u32);
-                    }
+            for (rank, lists) in ranks.iter().enumerate() {
+                keys.extend(lists.table(table).iter().map(|&row| u64::from(row) << 32 | rank as u64));
+            }
+            // runs that are sorted already are merged by this sort, not sorted again
+            keys.sort();
+            for &key in &keys {
+                let (row, rank) = ((key >> 32) as u32, key as u32 as usize);
+                if merged.last() != Some(&row) {
+                    merged.push(row);
                 }
-                merged.push(next);
+                union.places[rank].push((first + merged.len() - 1) as u32);
             }
             union.lists.push_table(&merged);
         }

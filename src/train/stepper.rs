@@ -132,12 +132,12 @@ fn gradients(
         if !coded.is_finite() {
             return Err(Failure::Gradient(BadGradient(name_of(what).into())));
         }
-        let posted = match what {
+        let posted = timed(&mut clock.compress, || match what {
             Scaled::Rows => link.exchange().post_rows(step, coded),
             Scaled::Part(part) => link.exchange().post_part(step, part, &coded),
-        };
+        });
         posted.map_err(|refused| link.refused(refused))?;
-        link.pump()?;
+        timed(&mut clock.merge, || link.pump())?;
     }
     Ok(uniform)
 }

@@ -59,9 +59,14 @@ impl Meter {
         }
     }
 
-    /// The means since the last call; `played` workers ran in this process.
-    pub(super) fn take(&mut self, shape: &Shape, played: usize) -> Option<Traffic> {
-        let Meter { steps, bytes, union, touched, times } = std::mem::take(self);
+    /// Begins again.
+    pub(super) fn clear(&mut self) {
+        *self = Meter::default();
+    }
+
+    /// The means since it was cleared; `played` workers ran in this process.
+    pub(super) fn mean(&self, shape: &Shape, played: usize) -> Option<Traffic> {
+        let &Meter { steps, bytes, union, touched, ref times } = self;
         if steps == 0 {
             return None;
         }

@@ -303,15 +303,14 @@ impl<'a> Trainer<'a> {
         self.window.push(loss, logits, labels);
         if (step + 1).is_multiple_of(report_every(global_batch(self.config) as usize)) {
             self.recent_auc = self.window.auc();
-            let played = if let Stepper::Simulated(_) = self.stepper { self.config.workers.count } else { 1 };
-            let exchange = self.meter.take(&self.data.shape, played);
-            let progress = Progress { exchange, ..self.progress(step + 1) };
+            let progress = self.progress(step + 1);
             let lr = self.config.optim.lr_at(step) * self.config.workers.lr_factor();
             if let Some(journal) = &mut self.journal {
                 journal.add(&Report::new(&progress, self.epoch_steps, lr))?;
             }
             observe(&Event::Progress(&progress));
             self.window.clear();
+            self.meter.clear();
         }
         Ok(())
     }
@@ -319,6 +318,7 @@ impl<'a> Trainer<'a> {
     /// How far the run is after `step` steps, of which the last few done may still be in flight.
     fn progress(&self, step: u64) -> Progress {
         let rate = self.rate();
+        let played = if let Stepper::Simulated(_) = self.stepper { self.config.workers.count } else { 1 };
         let done = (self.step - self.first_step).max(1) as f64;
         Progress {
             step,
@@ -328,7 +328,7 @@ impl<'a> Trainer<'a> {
             auc: self.recent_auc,
             samples_per_second: rate,
             seconds_left: (self.steps - step) as f64 * self.trained.as_secs_f64() / done,
-            exchange: None,
+            exchange: self.meter.mean(&self.data.shape, played),
         }
     }
 

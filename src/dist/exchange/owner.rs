@@ -113,7 +113,7 @@ impl Exchange {
     fn quantize_rows(&self, sums: &[f32], lists: &RowLists, run: &std::ops::Range<usize>) -> Vec<u8> {
         let form = self.row_form;
         if form.bits == 32 {
-            return sums.iter().flat_map(|v| v.to_le_bytes()).collect();
+            return bytemuck::cast_slice(sums).to_vec();
         }
         let n = gradient::max_code(form.bits);
         let (mut scales, mut codes) = (Vec::new(), Vec::with_capacity(run.len() * form.row_bytes()));
