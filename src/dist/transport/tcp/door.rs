@@ -1,5 +1,6 @@
 //! The side that waits for others: a listener that strangers may knock at as they like.
 
+use super::super::inbox::deadline;
 use super::handshake::{Acceptor, LONGEST, Offer, Session, Stranger};
 use super::link::Tally;
 use super::party::{Party, Verdict, ranks, taken};
@@ -32,6 +33,8 @@ enum Visit {
     Wrong(String),
     /// Of another job or attempt.
     Other(String),
+    /// Nobody that this worker knows.
+    Stranger(String),
 }
 
 /// What the threads that talk to visitors have in common.
@@ -50,10 +53,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// How a worker waits for others.
 pub(super) struct Waiting<'a> {
-    /// Until when.
+    /// How long, ...
+    pub(super) patience: Duration,
+    /// ... which is until when.
     pub(super) deadline: Instant,
     /// Says why to stop, when there is a reason.
     pub(super) interrupted: &'a (dyn Fn() -> Option<String> + Sync),
+}
+
+impl<'a> Waiting<'a> {
+    /// From now on.
+    pub(super) fn new(patience: Duration, interrupted: &'a (dyn Fn() -> Option<String> + Sync)) -> Waiting<'a> {
+        Waiting { patience, deadline: deadline(patience), interrupted }
+    }
 }
 
 /// Lets in all ranks above this one, each once, and hands them on as they come.
@@ -93,15 +105,14 @@ fn wait(
     joined: &mut dyn FnMut(Joined) -> Result<(), String>,
 ) -> Result<(), String> {
     let party = &door.party;
-    let began = Instant::now();
-    let mut others: Vec<String> = Vec::new();
+    let mut refused = Refused::default();
     let (mut visitors, mut wanted) = (0, party.world - 1 - party.rank);
     while wanted > 0 {
         if let Some(reason) = (waiting.interrupted)() {
             return Err(reason);
         }
         if Instant::now() >= waiting.deadline {
-            return Err(missing(party, &lock(&door.taken), waiting.deadline.duration_since(began), &others));
+            return Err(missing(party, &lock(&door.taken), waiting.patience, &refused));
         }
         let mut pause = LOOK;
         if let Ok((socket, address)) = listener.accept() {
@@ -115,20 +126,42 @@ fn wait(
                 wanted -= 1;
             }
             Ok(Visit::Wrong(reason)) => return Err(reason),
-            Ok(Visit::Other(reason)) => others.push(reason),
+            Ok(Visit::Other(reason)) => refused.others.note(reason),
+            Ok(Visit::Stranger(reason)) => refused.strangers.note(reason),
             Err(_) => {}
         }
-        others.truncate(100);
     }
     Ok(())
 }
 
-fn missing(party: &Party, taken: &[bool], waited: Duration, others: &[String]) -> String {
+/// Who was not let in.
+#[derive(Debug, Default)]
+struct Refused {
+    others: Kept,
+    strangers: Kept,
+}
+
+/// How many, and the first reason.
+#[derive(Debug, Default)]
+struct Kept(u64, String);
+
+impl Kept {
+    fn note(&mut self, reason: String) {
+        if self.0 == 0 {
+            self.1 = reason;
+        }
+        self.0 += 1;
+    }
+}
+
+fn missing(party: &Party, taken: &[bool], waited: Duration, refused: &Refused) -> String {
     let missing: Vec<usize> = (party.rank + 1..party.world).filter(|&rank| !taken[rank]).collect();
     let place = if party.rank == 0 { String::new() } else { format!(" to rank {}", party.rank) };
     let mut text = format!("{} of {} did not come{place} within {} s", ranks(&missing), party.world, waited.as_secs_f32());
-    if let Some(other) = others.first() {
-        text += &format!("; {} of another job or attempt came (the first: {other})", others.len());
+    for (kept, who) in [(&refused.others, "from other jobs or attempts"), (&refused.strangers, "from strangers")] {
+        if let Kept(count @ 1.., first) = kept {
+            text += &format!("; connections {who}: {count} (the first: {first})");
+        }
     }
     text
 }
@@ -152,12 +185,11 @@ fn admit(door: &Arc<Door>, threads: &Arc<Tally>, results: &Sender<Visit>, number
     }
     let (door, results, ticket) = (door.clone(), results.clone(), threads.ticket());
     let talk = move || {
-        match door.greet(number, socket, address.ip()) {
-            Ok(visit) => {
-                let _ = results.send(visit);
-            }
-            Err(Stranger(reason)) => log::debug!("refused a connection from {address}: it {reason}"),
+        let visit = door.greet(number, socket, address.ip()).unwrap_or_else(|Stranger(reason)| Visit::Stranger(format!("it {reason}")));
+        if let Visit::Stranger(reason) | Visit::Other(reason) = &visit {
+            log::debug!("refused a connection from {address}: {reason}");
         }
+        let _ = results.send(visit);
         door.known(number);
         drop(ticket);
     };
@@ -189,10 +221,7 @@ impl Door {
                 Visit::Joined(Box::new(Joined { rank, pipe, session, listens }))
             }
             Verdict::Wrong(reason) => Visit::Wrong(reason),
-            Verdict::Other { reason, .. } => {
-                log::debug!("refused a worker at {address}: {reason}");
-                Visit::Other(reason)
-            }
+            Verdict::Other { reason, .. } => Visit::Other(reason),
         })
     }
 

@@ -3,9 +3,8 @@
 use super::door::{Joined, Waiting};
 use super::handshake::{Answer, Connector, HELLO, LONGEST, Offer, Stranger};
 use super::party::Party;
-use super::pipe::{Pipe, is_timeout};
+use super::pipe::Pipe;
 use super::tls::End;
-use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -98,14 +97,12 @@ fn knock(
     }
     let stranger = |Stranger(reason): Stranger| No::Later(3, format!("{place} {reason}"));
     let pipe = Pipe::new(socket, party.tls.as_ref(), End::Connector, now + party.handshake.min(left));
-    let mut pipe = pipe.map_err(|e| match e.kind() {
-        ErrorKind::InvalidData => No::Later(3, format!("{place} does not speak TLS as this worker does: {e}")),
-        _ => later(3, "broke off", e),
+    let mut pipe = pipe.map_err(|e| match &party.tls {
+        Some(_) => later(3, "does not speak TLS as this worker does, or broke off", e),
+        None => later(2, "broke off", e),
     })?;
-    let hello = pipe.take(HELLO).map_err(|e| match is_timeout(&e) {
-        true => No::Later(3, format!("{place} accepted a connection and said nothing: either it is no dqrm worker or it uses TLS")),
-        false => later(3, "broke off", e),
-    })?;
+    let nothing = "accepted a connection and said nothing: it is no dqrm worker, or it uses TLS, or too many knock";
+    let hello = pipe.take(HELLO).map_err(|e| later(3, nothing, e))?;
     let offer = offer(local.ip()).map_err(|e| No::Final(format!("cannot listen at {}: {e}", local.ip())))?;
     let (connector, sealed) = Connector::offer(&party.key, pipe.binding().map_err(stranger)?, &hello, &offer).map_err(stranger)?;
     let proven = |e| later(4, "broke off when this worker had said who it is (is it the same job with the same secret?)", e);

@@ -31,7 +31,7 @@ fn failed(reason: String) -> Error {
 
 /// Connects rank 0 with all others.
 pub(super) fn host(settings: &mut TcpSettings, party: &Arc<Party>, tcp: &mut Tcp) -> Result<()> {
-    let waiting = Waiting { deadline: deadline(settings.connect), interrupted: &|| None };
+    let waiting = Waiting::new(settings.connect, &|| None);
     let listener = match settings.listener.take() {
         Some(listener) => listener,
         None => listen(settings)?,
@@ -104,7 +104,7 @@ fn list(ports: &[u16]) -> String {
 
 /// Connects another rank with all others.
 pub(super) fn guest(settings: &TcpSettings, party: &Arc<Party>, tcp: &mut Tcp) -> Result<()> {
-    let waiting = Waiting { deadline: deadline(settings.connect), interrupted: &|| None };
+    let waiting = Waiting::new(settings.connect, &|| None);
     let (host, ports) = &settings.rendezvous;
     let places = || {
         let all: std::io::Result<Vec<_>> = ports.iter().map(|&port| resolve(host, port)).collect();
@@ -123,10 +123,10 @@ pub(super) fn guest(settings: &TcpSettings, party: &Arc<Party>, tcp: &mut Tcp) -
         Ok(party.offer(settings.advertise, listener.local_addr()?.port()))
     };
     let zero = until_let_in(party, 0, &places, &mut offer, &waiting);
-    let mut zero = zero.map_err(|no| failed(no.words(party.rank, 0, &format!("`{host}`, port {}", list(ports)), settings.connect)))?;
+    let mut zero = zero.map_err(|no| failed(no.words(party.rank, 0, &format!("`{host}`, port {},", list(ports)), settings.connect)))?;
     let roster = hear(&mut zero, party, settings.connect)?;
     let Some((_, listener)) = listener else { return Err(failed("there is no listener for the other ranks".into())) };
-    let linked = tcp.add(zero).and_then(|()| link_up(party, listener, &roster, deadline(settings.connect), tcp));
+    let linked = tcp.add(zero).and_then(|()| link_up(party, listener, &roster, settings.connect, tcp));
     linked.map_err(|reason| {
         tcp.say_why(&reason);
         failed(reason)
@@ -164,7 +164,7 @@ fn roster(body: &[u8], world: usize) -> Result<Result<Vec<SocketAddr>, String>, 
 
 /// Connects to the ranks between 0 and this one, and lets in those above it. The threads of a connection start at once:
 /// from now on, silence is noticed.
-fn link_up(party: &Arc<Party>, listener: TcpListener, roster: &[SocketAddr], deadline: Instant, tcp: &mut Tcp) -> Result<(), String> {
+fn link_up(party: &Arc<Party>, listener: TcpListener, roster: &[SocketAddr], patience: Duration, tcp: &mut Tcp) -> Result<(), String> {
     const OTHER: &str = "another connection failed";
     let stop = AtomicBool::new(false);
     let (limits, common) = (tcp.limits.clone(), tcp.common.clone());
@@ -172,7 +172,7 @@ fn link_up(party: &Arc<Party>, listener: TcpListener, roster: &[SocketAddr], dea
         Some(reason) => Some(reason.clone()),
         None => stop.load(Ordering::Relaxed).then(|| OTHER.to_owned()),
     };
-    let waiting = Waiting { deadline, interrupted: &interrupted };
+    let waiting = Waiting::new(patience, &interrupted);
     let mut links = Vec::new();
     let (below, above) = std::thread::scope(|scope| {
         let below = scope.spawn(|| {
@@ -207,7 +207,6 @@ fn link_up(party: &Arc<Party>, listener: TcpListener, roster: &[SocketAddr], dea
 fn go(party: &Party, rank: usize, roster: &[SocketAddr], waiting: &Waiting<'_>) -> Result<Joined, String> {
     let place = *roster.get(rank - 1).ok_or_else(|| format!("rank 0 did not say where rank {rank} is"))?;
     let mut offer = |_| Ok(party.offer(None, 0));
-    let began = Instant::now();
     until_let_in(party, rank, &|| Ok(vec![place]), &mut offer, waiting)
-        .map_err(|no| no.words(party.rank, rank, &place.to_string(), began.elapsed()))
+        .map_err(|no| no.words(party.rank, rank, &place.to_string(), waiting.patience))
 }
