@@ -9,11 +9,14 @@ use super::tls::End;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often the door looks who is there.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// How long a job that cannot begin is there for those who come late, to tell them.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// A worker of this job, connected.
 #[derive(Debug)]
@@ -29,8 +32,8 @@ pub(super) struct Joined {
 #[derive(Debug)]
 enum Visit {
     Joined(Box<Joined>),
-    /// Started wrongly; the job cannot begin.
-    Wrong(String),
+    /// Started wrongly, or late; the job cannot begin.
+    Wrong,
     /// Of another job or attempt.
     Other(String),
     /// Nobody that this worker knows.
@@ -43,6 +46,8 @@ struct Door {
     party: Arc<Party>,
     /// Ranks that came in.
     taken: Mutex<Vec<bool>>,
+    /// Why the job cannot begin.
+    failed: OnceLock<String>,
     /// Connections of which nothing is known, the oldest first.
     unknown: Mutex<VecDeque<(u64, TcpStream)>>,
 }
@@ -78,7 +83,12 @@ pub(super) fn let_in(
     waiting: &Waiting<'_>,
     joined: &mut dyn FnMut(Joined) -> Result<(), String>,
 ) -> Result<(), String> {
-    let door = Arc::new(Door { party: party.clone(), taken: Mutex::new(vec![false; party.world]), unknown: Mutex::default() });
+    let door = Arc::new(Door {
+        party: party.clone(),
+        taken: Mutex::new(vec![false; party.world]),
+        failed: OnceLock::new(),
+        unknown: Mutex::default(),
+    });
     let threads = Arc::new(Tally::default());
     let (results, visits) = channel();
     listener.set_nonblocking(true).map_err(|e| format!("cannot accept connections: {e}"))?;
@@ -107,12 +117,14 @@ fn wait(
     let party = &door.party;
     let mut refused = Refused::default();
     let (mut visitors, mut wanted) = (0, party.world - 1 - party.rank);
+    let mut deadline = waiting.deadline;
     while wanted > 0 {
         if let Some(reason) = (waiting.interrupted)() {
             return Err(reason);
         }
-        if Instant::now() >= waiting.deadline {
-            return Err(missing(party, &lock(&door.taken), waiting.patience, &refused));
+        if Instant::now() >= deadline {
+            let failed = door.failed.get().cloned();
+            return Err(failed.unwrap_or_else(|| missing(party, &lock(&door.taken), waiting.patience, &refused)));
         }
         let mut pause = LOOK;
         if let Ok((socket, address)) = listener.accept() {
@@ -125,13 +137,17 @@ fn wait(
                 joined(*one)?;
                 wanted -= 1;
             }
-            Ok(Visit::Wrong(reason)) => return Err(reason),
+            // It was told, and so are those who come now.
+            Ok(Visit::Wrong) => {
+                deadline = deadline.min(Instant::now() + LINGER);
+                wanted -= 1;
+            }
             Ok(Visit::Other(reason)) => refused.others.note(reason),
             Ok(Visit::Stranger(reason)) => refused.strangers.note(reason),
             Err(_) => {}
         }
     }
-    Ok(())
+    door.failed.get().cloned().map_or(Ok(()), Err)
 }
 
 /// Who was not let in.
@@ -214,21 +230,33 @@ impl Door {
         self.known(number);
         let verdict = self.verdict(&offer);
         let (answer, session) = acceptor.answer(&verdict.answer(self.party.rank));
-        pipe.send(&answer).map_err(broken)?;
+        if let Err(error) = pipe.send(&answer) {
+            if let Verdict::Welcome(rank) = verdict {
+                // It may come again.
+                lock(&self.taken)[rank] = false;
+            }
+            return Err(broken(error));
+        }
         Ok(match verdict {
             Verdict::Welcome(rank) => {
                 let listens = SocketAddr::new(offer.address.unwrap_or(address), offer.port);
                 Visit::Joined(Box::new(Joined { rank, pipe, session, listens }))
             }
-            Verdict::Wrong(reason) => Visit::Wrong(reason),
+            Verdict::Wrong(_) => Visit::Wrong,
             Verdict::Other { reason, .. } => Visit::Other(reason),
         })
     }
 
     fn verdict(&self, offer: &Offer) -> Verdict {
-        match self.party.judge(offer) {
-            Verdict::Welcome(rank) if std::mem::replace(&mut lock(&self.taken)[rank], true) => Verdict::Wrong(taken(rank)),
-            other => other,
+        let mut there = lock(&self.taken);
+        let verdict = match (self.party.judge(offer), self.failed.get()) {
+            (Verdict::Welcome(_), Some(reason)) => Verdict::Wrong(reason.clone()),
+            (Verdict::Welcome(rank), None) if std::mem::replace(&mut there[rank], true) => Verdict::Wrong(taken(rank)),
+            (other, _) => other,
+        };
+        if let Verdict::Wrong(reason) = &verdict {
+            let _ = self.failed.set(reason.clone());
         }
+        verdict
     }
 }

@@ -14,6 +14,7 @@
 
 use ring::{digest, hmac, rand};
 use std::net::IpAddr;
+use zeroize::Zeroizing;
 
 /// First bytes of both sides.
 const MAGIC: [u8; 8] = *b"dqrmjoin";
@@ -100,7 +101,7 @@ impl Session {
 /// The key of a job: its secret, or, where there is none, its name, which keeps jobs apart but protects nothing.
 pub(super) fn key(secret: Option<&[u8]>, job: &str) -> hmac::Key {
     match secret {
-        Some(secret) => hmac::Key::new(hmac::HMAC_SHA256, &[b"secret ", secret].concat()),
+        Some(secret) => hmac::Key::new(hmac::HMAC_SHA256, &Zeroizing::new([b"secret ", secret].concat())),
         None => hmac::Key::new(hmac::HMAC_SHA256, &[b"job ", job.as_bytes()].concat()),
     }
 }

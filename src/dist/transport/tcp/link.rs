@@ -1,4 +1,6 @@
-//! A connection with one peer: a thread that reads, a thread that writes.
+//! A connection with one peer: a thread that reads, a thread that writes. Neither waits for the worker: what came and what
+//! is to go is queued, so that all ranks may send before any receives. How much that is follows from the model: a
+//! frame has a limit, and a rank is never more than a step ahead of those it waits for.
 
 use super::super::inbox::Parcel;
 use super::pipe::{Pipe, Sink, Source, is_timeout};

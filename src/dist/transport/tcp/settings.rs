@@ -63,7 +63,7 @@ pub fn default_security(host: &str) -> Security {
 
 impl TcpSettings {
     /// Settings with 60 s to connect, 5 s for a handshake, 2 s between heartbeats, 10 s of silence; attempt 0 of the job
-    /// `dqrm`; with TLS if the host is another one.
+    /// `dqrm`; with TLS if [`default_security`] says so, which looks the host up.
     pub fn new(rank: usize, world: usize, host: &str, ports: Vec<u16>, limits: Limits) -> TcpSettings {
         TcpSettings {
             rank,
