@@ -15,7 +15,7 @@ use dqrm::data::{Block, Samples};
 use dqrm::metrics::sigmoid;
 use dqrm::packed::{self, Rule, WritePlan};
 use dqrm::quant::Bits;
-use dqrm::train::{self, ExportFormat, ExportOptions, Options, PackOptions, Start, Trained};
+use dqrm::train::{self, ExportFormat, ExportOptions, Options, PackOptions, Ranks, Start, Trained};
 use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -86,8 +86,8 @@ impl Case {
     /// Trains in `dir/run`, packs what is quantized, exports; gives the ONNX file's length.
     fn make(&self, dir: &Path) -> Result<u64> {
         let (config, run) = (self.config(), dir.join("run"));
-        let options = Options { dir: run.clone(), start: Start::Fresh, stop: &AtomicBool::new(false) };
-        train::run(&config, &options, &mut |_| {})?;
+        let options = Options { dir: run.clone(), start: Start::Fresh, stop: &AtomicBool::new(false), ranks: Ranks::Alone };
+        train::run(&config, options, &mut |_| {})?;
         let mut source = run.clone();
         if self.bits.quantized() {
             source = dir.join("packed.safetensors");

@@ -65,7 +65,7 @@ pub enum Command {
     Devices(devices::DevicesArgs),
 }
 
-/// Exit code when another worker is gone, silent or not to be understood.
+/// Exit code when another worker did not come, is gone, silent or not to be understood.
 const PEER: u8 = 4;
 /// Exit code when the workers' replicas differ.
 const REPLICA: u8 = 5;
@@ -97,7 +97,7 @@ pub fn report(error: &Error) -> u8 {
     note(&format!("{prefix}{error}"));
     match error {
         Error::Interrupted(_) => stop::INTERRUPTED,
-        Error::Peer { .. } => PEER,
+        Error::Peer { .. } | Error::Rendezvous(_) => PEER,
         Error::Replica { .. } => REPLICA,
         _ => 1,
     }

@@ -108,7 +108,7 @@ fn count(text: &str) -> Result<usize, String> {
 }
 
 fn network(text: &str) -> Result<Network, String> {
-    text.parse().map_err(|e| format!("{e}"))
+    text.parse()
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -140,5 +140,48 @@ impl WorkerArgs {
     pub(super) fn patience(&self) -> Patience {
         let plain = Patience::default();
         Patience { step: self.step_timeout.unwrap_or(plain.step), ..plain }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::{Cli, Command, TrainArgs};
+    use crate::config::{GradientScale, LrRule, RowSums};
+    use crate::quant::Bits;
+    use clap::Parser;
+
+    fn parse(flags: &str) -> Result<TrainArgs, String> {
+        let words = ["dqrm", "train"].into_iter().chain(flags.split_whitespace());
+        match Cli::try_parse_from(words).map_err(|e| e.to_string())?.command {
+            Command::Train(args) => Ok(*args),
+            _ => Err("another command".into()),
+        }
+    }
+
+    #[test]
+    fn flags_of_workers_override_the_settings() {
+        let flags = "--workers 4 --gradients 4 --mlp-gradients none --no-feedback --row-sums owner --lr-rule sqrt --check-every 7";
+        let config = parse(flags).unwrap().config().unwrap();
+        let w = &config.workers;
+        assert_eq!((w.count, w.row_bits, w.mlp_bits, w.feedback), (4, Bits::B4, Bits::None, false));
+        assert_eq!((w.rows, w.lr_rule, w.check_every, w.lr_factor()), (RowSums::Owner, LrRule::Sqrt, 7, 2.0));
+        let config = parse("--simulate-workers 8 --gradient-scale average").unwrap().config().unwrap();
+        assert_eq!((config.workers.count, config.workers.scale, config.workers.owned()), (8, GradientScale::Average, false));
+        assert!(!parse("").unwrap().config().unwrap().workers.on());
+    }
+
+    #[test]
+    fn wrong_flags_of_workers_are_explained() {
+        let refused = |flags: &str| parse(flags).map_or_else(|e| e, |args| args.config().unwrap_err().to_string());
+        assert!(refused("--workers 0").contains("from 1 to 4096"));
+        assert!(refused("--workers 2 --network 1Gb").contains("1Gbps"));
+        assert!(refused("--workers 2 --gradients 2").contains("4, 8 or 16 bits"));
+        assert!(refused("--workers 2 --simulate-workers 2").contains("cannot be used with"));
+        assert!(refused("--workers 2 --rank 1").contains("cannot be used with"));
+        assert!(refused("--workers 2 --gradient-scale average --row-sums owner").contains("gather"));
+        assert!(refused("--workers 2 --gradient-scale average --gradients 16").contains("scale = \"own\""));
+        assert!(refused("--workers 300 --gradient-scale average").contains("at most 256"));
+        assert!(refused("--workers 2 --method lsq").contains("do not exchange"));
+        assert!(refused("--step-timeout never").contains("seconds"));
     }
 }

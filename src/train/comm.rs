@@ -313,8 +313,7 @@ mod tests {
     use crate::config::{Model, Preset};
 
     fn tiny(workers: usize) -> Config {
-        let mut config = Config::default();
-        config.model = Model { preset: Preset::Tiny, ..Model::default() };
+        let mut config = Config { model: Model { preset: Preset::Tiny, ..Model::default() }, ..Config::default() };
         (config.workers.count, config.train.batch, config.data.synthetic.samples) = (workers, 32, 4000);
         config
     }

@@ -355,7 +355,7 @@ mod tests {
         };
         let mut same = state();
         assert_eq!(take_errors(&mut same, 3), Some((vec![vec![1.0, 2.0], vec![3.0, 4.0], vec![0.5, 0.25]], vec![9.0, 8.0])));
-        assert_eq!(same.extra, [window.clone()]);
+        assert_eq!(same.extra, std::slice::from_ref(&window));
         assert_eq!(take_errors(&mut state(), 2), Some((vec![vec![4.5, 6.25], vec![0.0, 0.0]], vec![9.0, 8.0])));
         assert_eq!(take_errors(&mut same, 3), None);
     }

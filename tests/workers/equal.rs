@@ -1,4 +1,4 @@
-use crate::job::{Play, config, differing, run, trained, weights};
+use crate::job::{Named, Play, config, differing, run, trained, weights};
 use dqrm::config::{GradientScale, LrRule, RowSums, Workers};
 use dqrm::quant::Bits;
 use dqrm::train::Start;
@@ -9,8 +9,8 @@ fn exact(count: usize) -> Workers {
 }
 
 /// The largest difference of two runs' weights, relative to the largest weight of the tensor.
-fn difference(a: &[(String, Vec<f32>)], b: &[(String, Vec<f32>)]) -> f32 {
-    let of_tensor = |((name, a), (other, b)): (&(String, Vec<f32>), &(String, Vec<f32>))| {
+fn difference(a: &[Named], b: &[Named]) -> f32 {
+    let of_tensor = |((name, a), (other, b)): (&Named, &Named)| {
         assert_eq!((name, a.len()), (other, b.len()));
         let largest = a.iter().fold(1e-3f32, |m, v| m.max(v.abs()));
         a.iter().zip(b).map(|(a, b)| (a - b).abs() / largest).fold(0.0, f32::max)

@@ -7,6 +7,7 @@ use dqrm::dist::frame::Limits;
 use dqrm::dist::team::Patience;
 use dqrm::dist::transport::{Transport, inproc};
 use dqrm::train::{self, Options, Outcome, Ranks, Start};
+use std::io::Write;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
@@ -56,9 +57,12 @@ pub(crate) fn trained(config: &Config, play: Play) -> (tempfile::TempDir, Outcom
     (folder, outcome)
 }
 
+/// A tensor with its name.
+pub(crate) type Named = (String, Vec<f32>);
+
 /// What a run's last checkpoint holds, by name; without what the loop keeps for its reports, which is about the
 /// samples of one process.
-pub(crate) fn tensors(folder: &Path) -> Vec<(String, Vec<f32>)> {
+pub(crate) fn tensors(folder: &Path) -> Vec<Named> {
     let mut file = Checkpoint::open(&folder.join("run/last.safetensors")).unwrap();
     let tensors = file.header.tensors.clone();
     let read = |t: &dqrm::checkpoint::Entry| {
@@ -70,7 +74,7 @@ pub(crate) fn tensors(folder: &Path) -> Vec<(String, Vec<f32>)> {
 }
 
 /// The weights among them.
-pub(crate) fn weights(folder: &Path) -> Vec<(String, Vec<f32>)> {
+pub(crate) fn weights(folder: &Path) -> Vec<Named> {
     tensors(folder).into_iter().filter(|(name, _)| !name.starts_with("dqrm.")).collect()
 }
 
@@ -87,7 +91,7 @@ pub(crate) fn has_adapter() -> bool {
     let found = pollster::block_on(dqrm::session::adapters()).iter().any(|a| a.backend != "cpu");
     if !found {
         assert!(std::env::var_os("DQRM_REQUIRE_GPU").is_none(), "DQRM_REQUIRE_GPU is set, but there is no adapter");
-        eprintln!("skipped: no adapter");
+        writeln!(std::io::stderr(), "workers on different engines skipped: no adapter").expect("stderr can be written");
     }
     found
 }
