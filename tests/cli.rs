@@ -768,8 +768,8 @@ fn wrong_flags_of_comm_are_explained() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
     for (flags, says) in [
-        (["--network", "1Gb"], "write 1Gbps or 100Mbps"),
-        (["--network", "1Gbps,2"], "write 0.2ms or 50us"),
+        (["--network", "1Gb"], "as in 1Gbps"),
+        (["--network", "1Gbps,2"], "as in"),
         (["--workers", "0"], "1..=64"),
         (["--workers", "65"], "1..=64"),
         (["--steps", "0"], "1..=10000"),

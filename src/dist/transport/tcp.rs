@@ -16,7 +16,7 @@ pub mod settings;
 mod tls;
 
 #[cfg(test)]
-mod faults;
+mod tests;
 #[cfg(test)]
 mod handshake_tests;
 
