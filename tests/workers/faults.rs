@@ -25,6 +25,8 @@ enum Fault {
     Doubles,
     /// The payload is one byte too short, in a frame that is otherwise right.
     Shortens,
+    /// The frame and all after it come late, but in time.
+    Delays,
 }
 
 /// The rank that goes wrong.
@@ -60,13 +62,17 @@ impl Transport for Faulty {
         if self.done || kind != self.kind as u8 || step < self.step {
             return inner.send(to, frame);
         }
+        if self.fault == Fault::Delays {
+            std::thread::sleep(Duration::from_millis(30));
+            return inner.send(to, frame);
+        }
         self.done = true;
         match self.fault {
             Fault::Dies => {
                 self.inner = None;
                 Err(gone)
             }
-            Fault::Stalls => Ok(()),
+            Fault::Stalls | Fault::Delays => Ok(()),
             Fault::Flips => {
                 let mut bytes = frame.to_vec();
                 let place = bytes.len() - 1;
@@ -149,6 +155,18 @@ fn whatever_goes_wrong_the_others_end_soon_and_name_it() {
                 assert!(file.header.step == 5 || file.header.step == 10, "{}", file.header.step);
             }
         }
+    }
+}
+
+#[test]
+fn a_slow_rank_changes_nothing() {
+    let config = small(RowSums::Auto);
+    let (whole, _) = crate::job::trained(&config, crate::job::Play::InProcess);
+    for kind in [Kind::Ids, Kind::Rows, Kind::Chunk, Kind::ChunkSums, Kind::Report] {
+        let folder = tempfile::tempdir().unwrap();
+        let (ended, _) = survivors(&config, Fault::Delays, kind, 3, &folder.path().join("run"));
+        assert!(ended.iter().all(Result::is_ok), "{kind:?}: {:?}", ended.iter().filter_map(|r| r.as_ref().err()).collect::<Vec<_>>());
+        assert!(crate::job::differing(whole.path(), folder.path()).is_empty(), "{kind:?}");
     }
 }
 

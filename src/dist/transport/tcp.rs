@@ -16,9 +16,9 @@ pub mod settings;
 mod tls;
 
 #[cfg(test)]
-mod tests;
-#[cfg(test)]
 mod handshake_tests;
+#[cfg(test)]
+mod tests;
 
 pub use settings::{Security, TcpSettings, default_security};
 
