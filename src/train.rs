@@ -249,11 +249,15 @@ pub fn run_on(config: &Config, data: Assembled, mut options: Options<'_>, observ
             let samples = data.parts.train.end - data.parts.train.start;
             let step = ranks::moved_step(state.step, samples, config.train.batch as u64, then, now);
             if step != state.step {
-                let text = format!("step {} of {then} workers is step {step} of {now}: a step has other samples now", state.step);
+                let text = format!(
+                    "step {} of {then} workers is step {step} of {now}: a step has other samples now, and so have --max-steps, warm-up and decay",
+                    state.step
+                );
                 observe(&Event::Warning(&text));
             }
             state.step = step;
-            saved = Some(ranks::Resumed { state, best: trainer::best_so_far(&options.dir)? });
+            let moved = |step, from| ranks::moved_step(step, samples, config.train.batch as u64, from, now);
+            saved = Some(ranks::Resumed { state, best: trainer::best_so_far(&options.dir, &moved)? });
         }
         (Start::Fresh, _) => {
             session.initialise(config.seed, &mut |done, total| observe(&Event::Preparing { what: "weights", done, total }))?;
@@ -263,9 +267,9 @@ pub fn run_on(config: &Config, data: Assembled, mut options: Options<'_>, observ
     if config.data.format == Format::Text {
         config.data.schema.width = data.width;
     }
-    let (stepper, saved) = stepper::Stepper::new(ranks, &mut session, &config, &data, checkpoint.is_some(), saved)?;
+    let (mut stepper, saved) = stepper::Stepper::new(ranks, &mut session, &config, &data, &options.start, checkpoint.is_some(), saved)?;
     if leads && options.start != Start::Resume {
-        folder::create(&options.dir, &config, &data)?;
+        folder::create(&options.dir, &config, &data).inspect_err(|e| stepper.end(e))?;
     }
     let trainer = trainer::Trainer::new(&config, &options, data, session, stepper, saved)?;
     if leads && options.start == Start::Resume {

@@ -124,7 +124,7 @@ impl Live {
     }
 }
 
-/// "  0.51 MB a step (4,229 times less than dense), rows 29 % …".
+/// "  gradient 508.9 kB (ids 1.6, …), 1/4250 of dense, 79 % of rows unique, ms compute 16.3 …".
 fn exchanged(t: &Traffic) -> String {
     let g = &t.gradient;
     let kb = |bytes: u64| format!("{:.1}", bytes as f64 / 1e3);

@@ -53,7 +53,7 @@ fn connect(args: &WorkerArgs, launch: &Launch, secret: Option<Secret>, listener:
     if launch.local_world == launch.world && args.rdzv.is_none() {
         place.host = "127.0.0.1".into(); // all on this host, whatever it is called
     }
-    // A name may mean loopback on its own host and something else on others, so that only the literal one counts.
+    // A host's own name may mean loopback there and something else on others: only `localhost` and its address count.
     let security = if args.insecure_network || place.is_loopback() { Security::Plain } else { Security::Tls };
     let (network, wait, silence) = (args.network, args.connect_timeout, args.silence_timeout);
     Ok(Box::new(move |terms, limits| {
@@ -102,6 +102,9 @@ pub(super) fn seat(args: &WorkerArgs, launch: &Launch) -> Result<Ranks> {
     let secret = launch::secret(args.secret_file.as_deref(), &environment)?;
     if args.insecure_network && launch.rank == 0 {
         super::note("warning: --insecure-network: whoever is on the way between the workers can read and change what they send");
+        if secret.is_none() {
+            super::note("warning: without a secret, whoever reaches the port and knows the job's name can join");
+        }
     }
     let seat = Seat { rank: launch.rank, world: launch.world, attempt: launch.attempt };
     Ok(Ranks::Rank { seat, patience: args.patience(), connect: connect(args, launch, secret, None)? })

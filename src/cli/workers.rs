@@ -37,7 +37,7 @@ pub struct WorkerArgs {
     #[arg(long, value_name = "N", value_parser = count, conflicts_with_all = ["workers", "rank"])]
     pub simulate_workers: Option<usize>,
     /// Slow the workers' links down to this rate and latency: 1Gbps,0.2ms
-    #[arg(long, value_name = "RATE,LATENCY", value_parser = network)]
+    #[arg(long, value_name = "RATE,LATENCY", value_parser = network, conflicts_with = "simulate_workers")]
     pub network: Option<Network>,
     /// Bits of gradients on the wire: 4, 8, 16 or none [default: the file's, else 8]
     #[arg(long, value_name = "BITS", value_parser = bits)]
@@ -84,9 +84,9 @@ pub struct WorkerArgs {
     #[arg(long, value_name = "N", conflicts_with = "workers")]
     pub attempt: Option<u32>,
     /// A file with the job's secret (or the environment variable DQRM_SECRET)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "workers")]
     pub secret_file: Option<PathBuf>,
-    /// Talk to other computers without encryption
+    /// Talk to other computers without encryption; without a secret, to anybody who comes
     #[arg(long)]
     pub insecure_network: bool,
     /// Seconds to wait for all workers to start [default: 60]
@@ -95,6 +95,9 @@ pub struct WorkerArgs {
     /// Seconds to wait for a peer in a step [default: 30]
     #[arg(long, value_name = "S", value_parser = seconds)]
     pub step_timeout: Option<Duration>,
+    /// Seconds to wait for a peer around evaluations, checkpoints and the start [default: 600]
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub long_timeout: Option<Duration>,
     /// Seconds after which a silent peer is given up [default: 10]
     #[arg(long, value_name = "S", value_parser = seconds)]
     pub silence_timeout: Option<Duration>,
@@ -139,7 +142,7 @@ impl WorkerArgs {
     /// How long to wait for peers.
     pub(super) fn patience(&self) -> Patience {
         let plain = Patience::default();
-        Patience { step: self.step_timeout.unwrap_or(plain.step), ..plain }
+        Patience { step: self.step_timeout.unwrap_or(plain.step), long: self.long_timeout.unwrap_or(plain.long) }
     }
 }
 

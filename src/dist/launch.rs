@@ -269,21 +269,3 @@ fn derived_port(number: u64) -> u16 {
 pub fn threads(cores: usize, local_world: usize) -> usize {
     (cores / local_world.max(1)).max(1)
 }
-
-/// Which of this host's GPUs a worker takes: the one of its local rank, in the order of `devices`. Each is given by what
-/// tells it from the others, such as its PCI address; one that is listed twice (by two drivers) counts once. The
-/// answer is an index into `devices`; `None` when there are none, and all workers share the CPU.
-///
-/// # Errors
-/// Fewer devices than workers of this host.
-pub fn adapter_for(local_rank: usize, local_world: usize, devices: &[&str]) -> Result<Option<usize>> {
-    let distinct: Vec<usize> = (0..devices.len()).filter(|&i| !devices[..i].contains(&devices[i])).collect();
-    match distinct.get(local_rank) {
-        _ if devices.is_empty() => Ok(None),
-        Some(&index) if local_world <= distinct.len() => Ok(Some(index)),
-        _ => Err(Error::Device(format!(
-            "{local_world} workers on this host would share {} GPU(s); start one for each GPU, or use --device cpu",
-            distinct.len()
-        ))),
-    }
-}

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// The longest piece of something large.
 const PIECE: usize = 1 << 20;
-/// Pieces of a broadcast after which all ranks meet, so that none has to keep much.
+/// Pieces from rank 0 after which all ranks meet, so that none has to keep much.
 const MEET: usize = 16;
 /// Frames of one peer that may wait for their turn: a few collectives' worth.
 const WAITING: usize = 4 * MEET;
@@ -52,6 +52,8 @@ pub struct Team {
     sequence: u64,
     step: u64,
     merging: Duration,
+    /// Pieces that rank 0 has sent to all so far.
+    pieces: usize,
     ended: bool,
 }
 
@@ -59,7 +61,6 @@ pub struct Team {
 pub fn limits(exchange: &Exchange) -> Limits {
     let mut limits = Limits::none();
     exchange.allow(&mut limits);
-    limits.allow(Kind::Hashes, PIECE as u64 + 8);
     limits.allow(Kind::Gather, PIECE as u64 + 8);
     limits.allow(Kind::Broadcast, PIECE as u64 + 8);
     limits
@@ -68,7 +69,18 @@ pub fn limits(exchange: &Exchange) -> Limits {
 impl Team {
     /// A rank whose transport is connected.
     pub fn new(transport: Box<dyn Transport>, exchange: Exchange, seat: Seat, patience: Patience) -> Team {
-        Team { transport, exchange, seat, patience, waiting: VecDeque::new(), sequence: 0, step: 0, merging: Duration::ZERO, ended: false }
+        Team {
+            transport,
+            exchange,
+            seat,
+            patience,
+            waiting: VecDeque::new(),
+            sequence: 0,
+            step: 0,
+            merging: Duration::ZERO,
+            pieces: 0,
+            ended: false,
+        }
     }
 
     /// Who this is.
@@ -301,6 +313,20 @@ impl Team {
         Ok(all)
     }
 
+    /// Every rank's bytes at `root`, slice by slice, however many there are; `most` is the same at every rank.
+    pub fn gather_large(&mut self, phase: &'static str, mine: &[u8], root: usize, most: u64) -> Result<Vec<Vec<u8>>> {
+        const SLICE: usize = 8 * PIECE;
+        let mut all: Vec<Vec<u8>> = Vec::new();
+        for slice in 0..most.div_ceil(SLICE as u64) as usize {
+            let cut = |at: usize| mine.len().min(at * SLICE);
+            let found = self.gather(phase, &mine[cut(slice)..cut(slice + 1)], Some(root), SLICE as u64)?;
+            all.resize(found.len(), Vec::new());
+            all.iter_mut().zip(found).for_each(|(all, slice)| all.extend(slice));
+            self.barrier(phase)?;
+        }
+        Ok(all)
+    }
+
     /// Bytes of rank 0 to all: there `Some`, elsewhere `None` and the most they may be.
     pub fn broadcast(&mut self, phase: &'static str, mine: Option<&[u8]>, most: u64) -> Result<Vec<u8>> {
         self.send_all(phase)?;
@@ -328,12 +354,17 @@ impl Team {
                     bytes.extend(piece);
                 }
             }
-            if (i + 1) % MEET == 0 {
-                self.barrier(phase)?;
-            }
+            self.meet(phase)?;
         }
         self.sequence += 1;
+        self.meet(phase)?;
         Ok(bytes)
+    }
+
+    /// Counts a piece that rank 0 sent to all; after some of them all wait for each other.
+    fn meet(&mut self, phase: &'static str) -> Result<()> {
+        self.pieces += 1;
+        if self.pieces.is_multiple_of(MEET) { self.barrier(phase) } else { Ok(()) }
     }
 
     /// The last word: finished, or why this rank ends.

@@ -1,8 +1,9 @@
 //! A run's place among others: alone, one rank of several, or all of several on one device.
 
-use super::Assembled;
+use super::{Assembled, Start};
 use crate::checkpoint::{CHUNK, State, Store};
 use crate::config::{Config, Workers};
+use crate::data::Block;
 use crate::dist::exchange::{Exchange, Seat};
 use crate::dist::frame::Limits;
 use crate::dist::layout::Layout;
@@ -91,7 +92,7 @@ pub(super) fn exchange(seat: Seat, session: &Session, config: &Config, data: &As
 }
 
 /// What all ranks must agree on.
-pub(super) fn terms(config: &Config, data: &Assembled) -> Result<Terms> {
+pub(super) fn terms(config: &Config, data: &Assembled, start: &Start) -> Result<Terms> {
     let hash = |what: &str, text: Result<String, serde_json::Error>| -> Result<(String, String)> {
         let text = text.map_err(|e| Error::Config(format!("the settings cannot be compared: {e}")))?;
         Ok((what.to_owned(), format!("{:016x}", xxh3_64(text.as_bytes()))))
@@ -104,6 +105,7 @@ pub(super) fn terms(config: &Config, data: &Assembled) -> Result<Terms> {
     let parts = (data.samples.len(), &data.parts, ids, data.skipped);
     Ok(vec![
         ("version".into(), env!("CARGO_PKG_VERSION").into()),
+        ("start".into(), if *start == Start::Fresh { "fresh" } else { "from a file" }.into()),
         ("seed".into(), config.seed.to_string()),
         ("batch".into(), config.train.batch.to_string()),
         ("samples".into(), data.samples.len().to_string()),
@@ -113,11 +115,12 @@ pub(super) fn terms(config: &Config, data: &Assembled) -> Result<Terms> {
         hash("optimizer", serde_json::to_string(&config.optim))?,
         hash("loop", serde_json::to_string(&train))?,
         hash("exchange", serde_json::to_string(&config.workers))?,
+        ("rows".into(), format!("{:016x}", sampled(data)?)),
     ])
 }
 
 /// Where a run goes on, as rank 0 tells the others.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Beginning {
     /// Weights follow.
     weights: bool,
@@ -125,8 +128,8 @@ struct Beginning {
     step: Option<u64>,
     /// Error feedback follows: of each rank, and of the sums.
     errors: bool,
-    /// The best AUC on the validation part so far, and its step.
-    best: Option<(f64, u64)>,
+    /// The bits of the best AUC on the validation part so far (all ranks must decide alike by it), and its step.
+    best: Option<(u64, u64)>,
 }
 
 /// What a checkpoint says of a run that goes on.
@@ -167,6 +170,19 @@ pub(super) fn error_tensors(ranks: Vec<Vec<f32>>, sums: Vec<f32>) -> Vec<(String
     ranks.chain([(SUMS.to_owned(), sums)]).collect()
 }
 
+/// A hash of samples from all over the data: other files with as many rows have another one.
+fn sampled(data: &Assembled) -> Result<u64> {
+    const SAMPLES: u64 = 64;
+    let n = data.samples.len();
+    let numbers: Vec<u64> = (0..SAMPLES.min(n)).map(|i| (u128::from(i) * u128::from(n) / u128::from(SAMPLES.min(n))) as u64).collect();
+    let mut block = Block::new();
+    data.samples.fetch(&numbers, &mut block)?;
+    let floats = [block.dense, block.labels].concat();
+    Ok(xxh3_64(
+        &[bytemuck::cast_slice::<f32, u8>(&floats), bytemuck::cast_slice(&block.ids), bytemuck::cast_slice(&block.offsets)].concat(),
+    ))
+}
+
 const START: &str = "start";
 
 /// Connects a rank.
@@ -177,9 +193,10 @@ pub(super) fn connect(
     session: &Session,
     config: &Config,
     data: &Assembled,
+    start: &Start,
 ) -> Result<Team> {
     let exchange = exchange(seat.clone(), session, config, data, 0)?;
-    let terms = terms(config, data)?;
+    let terms = terms(config, data, start)?;
     let transport = connect(terms.clone(), team::limits(&exchange))?;
     let mut team = Team::new(transport, exchange, seat, patience);
     let agreed = agree(&mut team, &terms);
@@ -196,10 +213,10 @@ fn agree(team: &mut Team, mine: &Terms) -> Result<()> {
             serde_json::from_slice(text).map_err(|e| Error::Data(format!("rank {rank} told terms that cannot be read: {e}")))?;
         let names = |terms: &Terms| terms.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
         if names(&theirs) != names(mine) {
-            return Err(Error::Config(format!("rank {rank} is another version of this program")));
+            return Err(Error::Rendezvous(format!("rank {rank} is another version of this program")));
         }
         if let Some(((name, theirs), (_, mine))) = theirs.iter().zip(mine).find(|(a, b)| a != b) {
-            return Err(Error::Config(format!(
+            return Err(Error::Rendezvous(format!(
                 "rank {rank} has another {name}: `{theirs}` there, `{mine}` here; all ranks need the same settings and data"
             )));
         }
@@ -218,7 +235,7 @@ pub(super) fn share_start(
 ) -> Result<Option<Resumed>> {
     let (me, world) = (team.seat().rank, team.seat().world);
     let errors = saved.as_mut().and_then(|s| take_errors(&mut s.state, world)).filter(|_| config.workers.keeps_errors());
-    let best = saved.as_ref().and_then(|s| s.best);
+    let best = saved.as_ref().and_then(|s| s.best).map(|(auc, step)| (auc.to_bits(), step));
     let mine = Beginning { weights: loaded, step: saved.as_ref().map(|s| s.state.step), errors: errors.is_some(), best };
     let text = serde_json::to_vec(&mine).map_err(|e| Error::Data(format!("the start cannot be told: {e}")))?;
     let text = team.broadcast(START, (me == 0).then_some(&text), 1000)?;
@@ -252,7 +269,9 @@ pub(super) fn share_start(
         shape: data.shape.clone(),
         extra: super::window::Window::default().tensors(),
     };
-    let resumed = |step| Resumed { state: state(step), best: beginning.best };
+    let resumed = |step| Resumed { state: state(step), best: beginning.best.map(|(auc, step)| (f64::from_bits(auc), step)) };
+    // Whoever has everything begins to talk of the first step, which the others understand only now.
+    team.barrier(START)?;
     Ok(if me == 0 { saved } else { beginning.step.map(resumed) })
 }
 
@@ -317,6 +336,8 @@ pub(super) fn compare(team: &mut Team, session: &mut Session, step: u64, round: 
     for (k, tensor) in tensors.iter().enumerate() {
         let of = |rank: usize| all[rank].get(8 * k..8 * k + 8);
         if let Some(rank) = (1..all.len()).find(|&rank| of(rank) != of(0)) {
+            // All have seen it before the first one leaves.
+            team.barrier(PHASE)?;
             return Err(Error::Replica { step, tensor: tensor.name.clone(), rank, kept: String::new() });
         }
     }

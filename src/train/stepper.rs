@@ -1,8 +1,8 @@
 //! How a step is made: alone, as one rank of several, or as several logical workers one after another on one
 //! device.
 
-use super::Assembled;
 use super::ranks::{self, Ranks, Resumed};
+use super::{Assembled, Start};
 use crate::config::Config;
 use crate::data::Batch;
 use crate::data::loader::{Loader, Share};
@@ -204,6 +204,7 @@ impl Stepper {
         session: &mut Session,
         config: &Config,
         data: &Assembled,
+        start: &Start,
         loaded: bool,
         mut saved: Option<Resumed>,
     ) -> Result<(Stepper, Option<Resumed>)> {
@@ -211,7 +212,7 @@ impl Stepper {
         match ranks {
             Ranks::Alone => Ok((Stepper::Alone, saved)),
             Ranks::Rank { seat, patience, connect } => {
-                let mut team = ranks::connect(seat, patience, connect, session, config, data)?;
+                let mut team = ranks::connect(seat, patience, connect, session, config, data, start)?;
                 let shared = ranks::share_start(&mut team, session, config, data, loaded, saved);
                 let saved = shared.inspect_err(|e| team.end(Some(&e.to_string())))?;
                 Ok((Stepper::Rank(Box::new(Rank::new(team))), saved))
@@ -246,6 +247,13 @@ impl Stepper {
         }
     }
 
+    /// Tells the others why this rank ends.
+    pub(super) fn end(&mut self, error: &Error) {
+        if let Some(team) = self.team() {
+            team.end(Some(&error.to_string()));
+        }
+    }
+
     /// The team, where there is one.
     pub(super) fn team(&mut self) -> Option<&mut Team> {
         if let Stepper::Rank(rank) = self { Some(&mut rank.team) } else { None }
@@ -272,8 +280,8 @@ impl Stepper {
                 let Some(mine) = pollster::block_on(session.gradient_errors())? else { return Ok(Vec::new()) };
                 let sums = rank.team.exchange().owner_errors();
                 let most = 4 * mine.len() as u64;
-                let ranks = rank.team.gather(PHASE, bytemuck::cast_slice(&mine), Some(0), most)?;
-                let sums = rank.team.gather(PHASE, bytemuck::cast_slice(&sums), Some(0), most)?;
+                let ranks = rank.team.gather_large(PHASE, bytemuck::cast_slice(&mine), 0, most)?;
+                let sums = rank.team.gather_large(PHASE, bytemuck::cast_slice(&sums), 0, most)?;
                 if rank.team.seat().rank > 0 {
                     return Ok(Vec::new());
                 }

@@ -47,6 +47,8 @@ pub(super) struct Trainer<'a> {
     epoch_steps: u64,
     /// The best AUC on the validation part, and its step.
     best: Option<(f64, u64)>,
+    /// The step at which this process found its best weights.
+    best_now: Option<u64>,
     /// The last AUC of a report.
     recent_auc: Option<f64>,
     /// Labels of the steps whose results are not fetched yet.
@@ -94,6 +96,7 @@ impl<'a> Trainer<'a> {
         };
         Ok(Trainer {
             best,
+            best_now: None,
             journal: if leads { Some(Journal::open(&options.dir.join(folder::METRICS), lines)?) } else { None },
             stepper,
             meter: Meter::default(),
@@ -172,7 +175,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Compares the replicas of all ranks, unless that is switched off.
-    fn compare(&mut self, round: Option<u64>) -> Result<()> {
+    pub(super) fn compare(&mut self, round: Option<u64>) -> Result<()> {
         match self.stepper.team() {
             Some(team) if self.config.workers.check_every > 0 => ranks::compare(team, &mut self.session, self.step, round),
             _ => Ok(()),
@@ -347,14 +350,15 @@ fn global_batch(config: &Config) -> u64 {
     (config.train.batch as u64).saturating_mul(config.workers.count.max(1) as u64)
 }
 
-/// What `best.safetensors` says of itself, unless it was only provisional.
-pub(super) fn best_so_far(dir: &Path) -> Result<Option<(f64, u64)>> {
+/// What `best.safetensors` says of itself, unless it was only provisional; its step as `moved` says, which gets the step
+/// and the number of workers.
+pub(super) fn best_so_far(dir: &Path, moved: &dyn Fn(u64, u64) -> u64) -> Result<Option<(f64, u64)>> {
     let path = dir.join(folder::BEST);
     if !path.exists() {
         return Ok(None);
     }
     let header = Checkpoint::open(&path)?.header;
-    Ok(header.validation_auc.filter(|_| !header.provisional).map(|auc| (auc, header.step)))
+    Ok(header.validation_auc.filter(|_| !header.provisional).map(|auc| (auc, moved(header.step, header.workers))))
 }
 
 #[cfg(test)]

@@ -103,6 +103,14 @@ fn another_number_of_workers_goes_on_with_a_run() {
     (config.workers.count, config.train.max_steps) = (2, 200);
     let outcome = run(&config, Play::InProcess, &folder.path().join("run"), Start::Resume).unwrap();
     assert_eq!(outcome.steps, 200);
+    // 60 steps of 48 samples are 120 of 24: the journal's lines stand at steps of the two
+    let header = dqrm::checkpoint::Checkpoint::open(&folder.path().join("run/last.safetensors")).unwrap().header;
+    assert_eq!((header.step, header.workers), (200, 2));
+    let mut file = dqrm::checkpoint::Checkpoint::open(&folder.path().join("run/last.safetensors")).unwrap();
+    let losses = file.header.entry("dqrm.window.losses").unwrap().shape[0] as usize;
+    let mut values = vec![0.0; losses];
+    file.read("dqrm.window.losses", 0, &mut values).unwrap();
+    assert_eq!(losses, 60 + 80, "steps of the first part, then those from step 120 on");
     let names: Vec<String> =
         crate::job::tensors(folder.path()).into_iter().map(|t| t.0).filter(|n| n.starts_with("dqrm.errors.")).collect();
     assert_eq!(names, ["dqrm.errors.0", "dqrm.errors.1", "dqrm.errors.sums"], "error feedback of two ranks");
@@ -130,4 +138,28 @@ fn rows_of_odd_width_are_refused_in_four_bits() {
     };
     played(Bits::B8, "eight").unwrap();
     assert!(played(Bits::B4, "four").unwrap_err().to_string().contains("odd width 3"));
+}
+
+#[test]
+fn a_finished_job_is_made_longer_whatever_its_best_auc_is() {
+    // All ranks must find the same evaluation not better than the best so far, to the last bit of it.
+    for seed in [84, 107, 129, 131] {
+        let mut longer = config(2, 48);
+        (longer.seed, longer.train.max_steps, longer.train.epochs) = (seed, 0, 1);
+        let (folder, _) = trained(&longer, Play::InProcess);
+        longer.train.epochs = 2;
+        let outcome = run(&longer, Play::InProcess, &folder.path().join("run"), Start::Resume).unwrap();
+        assert_eq!(outcome.steps, 2 * 66);
+    }
+}
+
+#[test]
+fn error_feedback_of_large_mlps_is_saved() {
+    let mut large = config(2, 4);
+    large.model.bottom = Some(vec![3000, 3000, 4]);
+    (large.train.max_steps, large.data.synthetic.samples) = (1, 2000);
+    let (folder, _) = trained(&large, Play::InProcess);
+    let errors: Vec<_> = crate::job::tensors(folder.path()).into_iter().filter(|t| t.0.starts_with("dqrm.errors.")).collect();
+    assert!(errors.len() == 3 && errors.iter().all(|(_, values)| values.len() > 9_000_000));
+    assert!(errors[1].1.iter().any(|v| *v != 0.0), "of rank 1, through the slices");
 }

@@ -8,6 +8,7 @@ use dqrm::dist::frame::{Frame, Kind};
 use dqrm::dist::team::Patience;
 use dqrm::dist::transport::{Lost, Transport};
 use dqrm::train::{Outcome, Start};
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -262,4 +263,60 @@ fn replicas_that_differ_stop_the_job_and_name_the_tensor() {
             other => panic!("{other}"),
         }
     }
+}
+
+/// What comes from rank 0 comes late.
+#[derive(Debug)]
+struct LateFromFirst(Box<dyn Transport>, VecDeque<(Instant, Frame)>);
+
+impl Transport for LateFromFirst {
+    fn rank(&self) -> usize {
+        self.0.rank()
+    }
+    fn world(&self) -> usize {
+        self.0.world()
+    }
+    fn send(&mut self, to: usize, frame: &Arc<[u8]>) -> Result<(), Lost> {
+        self.0.send(to, frame)
+    }
+    fn receive(&mut self, patience: Duration) -> Result<Option<(usize, Frame)>, Lost> {
+        let end = Instant::now() + patience;
+        loop {
+            if self.1.front().is_some_and(|(due, _)| *due <= Instant::now()) {
+                return Ok(self.1.pop_front().map(|(_, frame)| (0, frame)));
+            }
+            match self.0.receive(Duration::from_millis(1))? {
+                Some((0, frame)) => self.1.push_back((Instant::now() + Duration::from_millis(100), frame)),
+                None if Instant::now() >= end => return Ok(None),
+                None => {}
+                other => return Ok(other),
+            }
+        }
+    }
+    fn flush(&mut self, patience: Duration) {
+        self.0.flush(patience);
+    }
+}
+
+#[test]
+fn a_rank_that_gets_the_weights_later_than_others_does_not_stop_a_resumed_job() {
+    let mut config = config(3, 16);
+    config.train.max_steps = 20;
+    let (folder, _) = crate::job::trained(&config, crate::job::Play::InProcess);
+    config.train.max_steps = 23;
+    let wrap = |rank: usize, inner: Box<dyn Transport>| -> Box<dyn Transport> {
+        if rank == BAD { Box::new(LateFromFirst(inner, VecDeque::new())) } else { inner }
+    };
+    let ended = run_ranks(&vec![config; 3], &folder.path().join("run"), &Start::Resume, Patience::default(), &wrap);
+    assert!(ended.iter().all(Result::is_ok), "{:?}", ended.iter().filter_map(|r| r.as_ref().err()).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_rank_that_fails_before_it_connects_ends_the_job() {
+    let config = config(3, 16);
+    let folder = tempfile::tempdir().unwrap();
+    let began = Instant::now();
+    let error = crate::job::run(&config, crate::job::Play::InProcess, &folder.path().join("run"), Start::Init("/nowhere".into()));
+    assert!(error.unwrap_err().to_string().contains("/nowhere"));
+    assert!(began.elapsed() < Duration::from_secs(20));
 }

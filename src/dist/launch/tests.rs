@@ -196,18 +196,6 @@ fn trap_threads_are_shared_by_the_workers_of_a_host() {
 }
 
 #[test]
-fn trap_gpu_two_workers_never_share_one() {
-    let two = ["0000:01:00.0", "0000:02:00.0"];
-    assert_eq!((adapter_for(0, 2, &two).unwrap(), adapter_for(1, 2, &two).unwrap()), (Some(0), Some(1)));
-    // Listed by two drivers.
-    assert_eq!(adapter_for(1, 2, &[two[0], two[0], two[1], two[1]]).unwrap(), Some(2));
-    let error = adapter_for(0, 3, &[two[0], two[1], two[0]]).unwrap_err().to_string();
-    assert!(error.contains("3 workers on this host would share 2 GPU(s)"), "{error}");
-    assert_eq!(adapter_for(5, 8, &[]).unwrap(), None);
-    assert!(adapter_for(9, 1, &two).is_err());
-}
-
-#[test]
 fn trap_slurm_only_a_step_of_several_tasks_counts() {
     for env in [SLURM_BATCH, SLURM_SHELL, SLURM_SHELL_STEP] {
         assert!(alone(env, ""), "{env}");

@@ -94,7 +94,7 @@ impl Trainer<'_> {
         let better = |auc: f64| candidate && self.best.is_none_or(|(best, _)| auc > best && !provisional);
         if let Some(auc) = evaluation.summary.auc.filter(|&auc| better(auc)) {
             self.write(folder::BEST, Some((auc, provisional)), observe)?;
-            self.best = Some((auc, self.step));
+            (self.best, self.best_now) = (Some((auc, self.step)), Some(self.step));
         }
         if let Some(journal) = &mut self.journal {
             journal.evaluation(&evaluation)?;
@@ -111,7 +111,9 @@ impl Trainer<'_> {
             return Err(self.interrupted(observe));
         }
         let best = match (self.best, &end) {
-            (Some((_, step)), Some(end)) if step == self.step => Some(Evaluation { part: "test at best validation".into(), ..end.clone() }),
+            (Some(_), Some(end)) if self.best_now == Some(self.step) => {
+                Some(Evaluation { part: "test at best validation".into(), ..end.clone() })
+            }
             (Some((_, step)), Some(_)) => {
                 if self.journal.is_some() {
                     Checkpoint::open(&self.options.dir.join(folder::BEST))?.load_inference(&mut self.session)?;

@@ -8,6 +8,8 @@ use crate::train::{Event, folder};
 impl Trainer<'_> {
     /// Writes `last.safetensors`.
     pub(super) fn save(&mut self, observe: Observe<'_>) -> Result<()> {
+        // A checkpoint of replicas that have come apart must not replace one of replicas that had not.
+        self.compare(Some(self.step))?;
         self.write(folder::LAST, None, observe)?;
         self.saved = Some(self.step);
         Ok(())

@@ -9,8 +9,9 @@
 //!
 //! A proof is an HMAC-SHA256 with the job's secret over what it is for, the channel's binding (a value that only
 //! the two ends of one TLS connection know), the nonces, and the message. So a message of one connection proves
-//! nothing on another, and what was sent one way proves nothing the other way. Whoever cannot prove that it knows the
-//! secret learns nothing but a nonce.
+//! nothing on another, and what was sent one way proves nothing the other way. Whoever comes
+//! to a worker's door without the secret learns nothing but a nonce. Whoever stands in rank 0's place learns an offer, which names
+//! the job and holds hashes, and a proof to try guesses of the secret against: a secret has to be random, not a phrase.
 
 use ring::{digest, hmac, rand};
 use std::net::IpAddr;
