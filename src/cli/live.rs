@@ -134,8 +134,9 @@ fn exchanged(t: &Traffic) -> String {
         wait: m.wait.max(r.wait),
         merge: m.merge.max(r.merge),
     });
+    let projected = t.projected.map_or(String::new(), |ms| format!(", {ms:.1} ms a step on that network"));
     format!(
-        "  gradient {} kB (ids {}, rows {}, mlps {}, scales {}, framing {}), 1/{:.0} of dense, {:.0} % of rows unique, ms compute {:.1} compress {:.1} wait {:.1} merge {:.1}",
+        "  gradient {} kB (ids {}, rows {}, mlps {}, scales {}, framing {}), 1/{:.0} of dense, {:.0} % of rows unique, ms compute {:.1} compress {:.1} wait {:.1} merge {:.1}{projected}",
         kb(g.step()),
         kb(g.ids),
         kb(g.rows),

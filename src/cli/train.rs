@@ -37,7 +37,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
     };
     let ranks = match &launched {
         Some(launch) => ranks::seat(&args.workers, launch)?,
-        None if args.workers.simulate_workers.is_some() => Ranks::Simulated,
+        None if args.workers.simulate_workers.is_some() => Ranks::Simulated { network: args.workers.network },
         None => Ranks::Alone,
     };
     let options = Options { dir, start, stop: &stop::STOP, ranks };

@@ -36,8 +36,8 @@ pub struct WorkerArgs {
     /// Play so many workers one after another on one device, with the arithmetic of real ones
     #[arg(long, value_name = "N", value_parser = count, conflicts_with_all = ["workers", "rank"])]
     pub simulate_workers: Option<usize>,
-    /// Slow the workers' links down to this rate and latency: 1Gbps,0.2ms
-    #[arg(long, value_name = "RATE,LATENCY", value_parser = network, conflicts_with = "simulate_workers")]
+    /// Slow the workers' links down to this rate and latency: 1Gbps,0.2ms (with --simulate-workers: say what a step would take)
+    #[arg(long, value_name = "RATE,LATENCY", value_parser = network)]
     pub network: Option<Network>,
     /// Bits of gradients on the wire: 4, 8, 16 or none [default: the file's, else 8]
     #[arg(long, value_name = "BITS", value_parser = bits)]

@@ -9,6 +9,7 @@ use crate::dist::frame::Limits;
 use crate::dist::layout::Layout;
 use crate::dist::team::{self, Patience, Team};
 use crate::dist::transport::Transport;
+use crate::dist::transport::network::Network;
 use crate::error::{Error, Result};
 use crate::session::Session;
 use serde::{Deserialize, Serialize};
@@ -37,7 +38,10 @@ pub enum Ranks {
         connect: Connect,
     },
     /// All `workers.count` logical workers, one after another, with the arithmetic of real ones.
-    Simulated,
+    Simulated {
+        /// The network whose time is added to what a step would take.
+        network: Option<Network>,
+    },
 }
 
 impl std::fmt::Debug for Ranks {
@@ -45,7 +49,7 @@ impl std::fmt::Debug for Ranks {
         match self {
             Ranks::Alone => f.write_str("Alone"),
             Ranks::Rank { seat, .. } => write!(f, "{seat:?}"),
-            Ranks::Simulated => f.write_str("Simulated"),
+            Ranks::Simulated { .. } => f.write_str("Simulated"),
         }
     }
 }
@@ -61,7 +65,7 @@ impl Ranks {
         let fits = match self {
             Ranks::Alone => !workers.on(),
             Ranks::Rank { seat, .. } => seat.world == workers.count && seat.rank < seat.world,
-            Ranks::Simulated => workers.on(),
+            Ranks::Simulated { .. } => workers.on(),
         };
         if fits { Ok(()) } else { Err(Error::Config(format!("workers.count is {}, but this run is {self:?}", workers.count))) }
     }

@@ -217,7 +217,7 @@ impl Stepper {
                 let saved = shared.inspect_err(|e| team.end(Some(&e.to_string())))?;
                 Ok((Stepper::Rank(Box::new(Rank::new(team))), saved))
             }
-            Ranks::Simulated => {
+            Ranks::Simulated { network } => {
                 let step = saved.as_ref().map_or(0, |s| s.state.step);
                 let seat = |rank| Seat { rank, world, attempt: 0 };
                 let mut exchanges: Vec<Exchange> =
@@ -233,7 +233,7 @@ impl Stepper {
                     exchanges.iter_mut().for_each(|e| e.set_owner_errors(&sums));
                     errors = ranks;
                 }
-                Ok((Stepper::Simulated(Box::new(Simulated::new(exchanges, errors))), saved))
+                Ok((Stepper::Simulated(Box::new(Simulated::new(exchanges, errors, network))), saved))
             }
         }
     }

@@ -4,6 +4,7 @@ use super::stepper::Stepped;
 use crate::config::Shape;
 use crate::dist::exchange::Times;
 use crate::dist::ledger::{Bytes, Ledger};
+use crate::dist::transport::network::Network;
 use serde::Serialize;
 
 /// Means over some steps, of one worker.
@@ -21,6 +22,10 @@ pub struct Traffic {
     pub unique_rows: f64,
     /// Milliseconds of a step at each rank.
     pub ranks: Vec<Milliseconds>,
+    /// What a step would take on a network, in milliseconds, for logical workers: the slowest rank's own work, its bytes on its link
+    /// and the latency twice, one after the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub projected: Option<f64>,
 }
 
 /// Where a step's time went at one rank, in milliseconds.
@@ -65,7 +70,7 @@ impl Meter {
     }
 
     /// The means since it was cleared; `played` workers ran in this process.
-    pub(super) fn mean(&self, shape: &Shape, played: usize) -> Option<Traffic> {
+    pub(super) fn mean(&self, shape: &Shape, played: usize, network: Option<Network>) -> Option<Traffic> {
         let &Meter { steps, bytes, union, touched, ref times } = self;
         if steps == 0 {
             return None;
@@ -74,10 +79,18 @@ impl Meter {
         let [gradient, sent, received] = [bytes.gradient, bytes.sent, bytes.received].map(|b| b.over(each));
         let ms = |sum: u64| sum as f64 / 1e3 / steps as f64;
         let dense = shape.fp32_bytes() as f64;
+        let ranks: Vec<Milliseconds> =
+            times.iter().map(|t| Milliseconds { compute: ms(t[0]), compress: ms(t[1]), wait: ms(t[2]), merge: ms(t[3]) }).collect();
+        let projected = network.map(|network| {
+            let own = ranks.iter().map(|r| r.compute + r.compress + r.merge).fold(0.0, f64::max);
+            let link = network.time(sent.step().max(received.step()) as usize) + 2 * network.latency;
+            own + link.as_secs_f64() * 1e3
+        });
         Some(Traffic {
+            projected,
+            ranks,
             factor: dense / (gradient.step().max(1)) as f64,
             unique_rows: if touched == 0 { 1.0 } else { union as f64 / touched as f64 },
-            ranks: times.iter().map(|t| Milliseconds { compute: ms(t[0]), compress: ms(t[1]), wait: ms(t[2]), merge: ms(t[3]) }).collect(),
             gradient,
             sent,
             received,

@@ -321,7 +321,10 @@ impl<'a> Trainer<'a> {
     /// How far the run is after `step` steps, of which the last few done may still be in flight.
     fn progress(&self, step: u64) -> Progress {
         let rate = self.rate();
-        let played = if let Stepper::Simulated(_) = self.stepper { self.config.workers.count } else { 1 };
+        let (played, network) = match &self.stepper {
+            Stepper::Simulated(all) => (self.config.workers.count, all.network),
+            _ => (1, None),
+        };
         let done = (self.step - self.first_step).max(1) as f64;
         Progress {
             step,
@@ -331,7 +334,7 @@ impl<'a> Trainer<'a> {
             auc: self.recent_auc,
             samples_per_second: rate,
             seconds_left: (self.steps - step) as f64 * self.trained.as_secs_f64() / done,
-            exchange: self.meter.mean(&self.data.shape, played),
+            exchange: self.meter.mean(&self.data.shape, played, network),
         }
     }
 

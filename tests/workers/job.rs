@@ -42,7 +42,7 @@ pub(crate) fn run(config: &Config, play: Play, dir: &Path, start: Start) -> dqrm
     let config = train::resolve(config)?;
     let data = train::assemble(&config, &mut |_, _, _| {})?;
     let stop = AtomicBool::new(false);
-    let ranks = if play == Play::Simulated { Ranks::Simulated } else { Ranks::Alone };
+    let ranks = if play == Play::Simulated { Ranks::Simulated { network: None } } else { Ranks::Alone };
     let options = Options { dir: dir.into(), start, stop: &stop, ranks };
     match play {
         Play::InProcess => train::run_in_process(&config, data, options, Patience::default(), None, &mut |_| {}),

@@ -8,6 +8,7 @@ use crate::dist::frame::Limits;
 use crate::dist::hub;
 use crate::dist::ledger::Ledger;
 use crate::dist::team;
+use crate::dist::transport::network::Network;
 use crate::error::{Error, Result};
 use crate::session::{Session, StepResult};
 
@@ -20,6 +21,8 @@ pub(in crate::train) struct Simulated {
     pub(in crate::train) errors: Vec<Vec<f32>>,
     ahead: Vec<Ahead>,
     times: Vec<Times>,
+    /// The network that is asked about.
+    pub(in crate::train) network: Option<Network>,
 }
 
 struct SimulatedLink<'a> {
@@ -52,10 +55,10 @@ fn refused_among_ourselves(refused: Refused) -> Error {
 }
 
 impl Simulated {
-    pub(in crate::train) fn new(exchanges: Vec<Exchange>, errors: Vec<Vec<f32>>) -> Simulated {
+    pub(in crate::train) fn new(exchanges: Vec<Exchange>, errors: Vec<Vec<f32>>, network: Option<Network>) -> Simulated {
         let times = vec![Times::default(); exchanges.len()];
         let limits = exchanges.first().map_or_else(Limits::none, team::limits);
-        Simulated { exchanges, limits, errors, ahead: Vec::new(), times }
+        Simulated { exchanges, limits, errors, ahead: Vec::new(), times, network }
     }
 
     /// Takes the batches of each worker.
