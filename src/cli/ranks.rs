@@ -117,7 +117,6 @@ pub(super) struct Others(Vec<Child>);
 /// A job on this computer over loopback: rank 0 is this process, or when it was started by one, rank `--local-rank`.
 pub(super) fn local(args: &WorkerArgs, config: &Config) -> Result<(Ranks, Others)> {
     let world = config.workers.count;
-    share_cores(world);
     let of = |rank: usize, port: u16| -> Result<Launch> {
         let rendezvous = Some(format!("127.0.0.1:{port}").parse()?);
         Ok(Launch {

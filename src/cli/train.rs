@@ -5,7 +5,7 @@ use super::options::TrainArgs;
 use super::workers::Local;
 use super::{note, print, print_json, ranks, stop, summary};
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::train::{self, Event, Options, Outcome, Ranks, Start};
 use std::sync::atomic::Ordering;
 
@@ -67,8 +67,14 @@ fn start_run(
     observe: &mut dyn FnMut(&Event<'_>),
 ) -> Result<Outcome> {
     let workers = &args.workers;
+    if workers.transport.is_some() && !launched && !config.workers.on() {
+        return Err(Error::Config("--transport is for workers; say how many with --workers, or start them with a launcher".into()));
+    }
     if launched || !config.workers.on() || workers.simulate_workers.is_some() {
         return train::run(config, options, observe);
+    }
+    if workers.transport == Some(Local::Tcp) {
+        ranks::share_cores(config.workers.count);
     }
     if workers.local_rank.is_none() {
         train::check_folder(config, &options)?;
@@ -85,6 +91,6 @@ fn start_run(
             others.end().map(|()| outcome)
         }
         #[cfg(feature = "mpi")]
-        Local::Mpi => Err(crate::Error::Config("--transport mpi is for workers that mpirun or srun started".into())),
+        Local::Mpi => Err(Error::Config("--transport mpi is for workers that mpirun or srun started".into())),
     }
 }
