@@ -45,7 +45,7 @@ pub enum Kind {
     Scales,
     /// Loss, samples and times of a step; a wish to stop.
     Report,
-    /// Hashes of the replica's tensors.
+    /// Not used (hashes of tensors are gathered like anything else); the number stays taken.
     Hashes,
     /// One rank's piece of something that all ranks collect.
     Gather,
