@@ -226,19 +226,21 @@ impl TrainArgs {
     }
 }
 
+/// The flags of `dqrm train` in a line, for tests.
+#[cfg(test)]
+pub(super) fn parse(flags: &str) -> Result<TrainArgs, String> {
+    let words = ["dqrm", "train"].into_iter().chain(flags.split_whitespace());
+    match <super::Cli as clap::Parser>::try_parse_from(words).map_err(|e| e.to_string())?.command {
+        super::Command::Train(args) => Ok(*args),
+        _ => Err("another command".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Cli, Command};
-    use clap::{CommandFactory, Parser};
-
-    fn parse(flags: &str) -> Result<TrainArgs, String> {
-        let words = ["dqrm", "train"].into_iter().chain(flags.split_whitespace());
-        match Cli::try_parse_from(words).map_err(|e| e.to_string())?.command {
-            Command::Train(args) => Ok(*args),
-            _ => Err("another command".into()),
-        }
-    }
+    use crate::cli::Cli;
+    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_well_formed() {

@@ -148,18 +148,9 @@ impl WorkerArgs {
 
 #[cfg(test)]
 mod tests {
-    use crate::cli::{Cli, Command, TrainArgs};
+    use crate::cli::options::parse;
     use crate::config::{GradientScale, LrRule, RowSums};
     use crate::quant::Bits;
-    use clap::Parser;
-
-    fn parse(flags: &str) -> Result<TrainArgs, String> {
-        let words = ["dqrm", "train"].into_iter().chain(flags.split_whitespace());
-        match Cli::try_parse_from(words).map_err(|e| e.to_string())?.command {
-            Command::Train(args) => Ok(*args),
-            _ => Err("another command".into()),
-        }
-    }
 
     #[test]
     fn flags_of_workers_override_the_settings() {

@@ -67,8 +67,12 @@ pub(super) fn record(
     gradients: Gradients,
 ) -> Compressed {
     let errors = workers.keeps_errors().then(|| plan.buffer("exchange.errors", "flat", network.flat_len, Elem::F32, Role::Persistent));
-    // Errors are written in any case; without feedback nobody reads them.
-    let parts = [(0, &network.top), (1, &network.bottom)].map(|(p, layers)| part(plan, workers, p, layers, gradients.mlps, errors));
+    // It is written in any case; without feedback nobody reads it.
+    let left_out = match errors {
+        None if workers.mlp_bits.quantized() => plan.buffer("exchange.left_out", "flat", network.flat_len, Elem::F32, Role::Persistent),
+        _ => errors.unwrap_or(gradients.mlps),
+    };
+    let parts = [(0, &network.top), (1, &network.bottom)].map(|(p, layers)| part(plan, workers, p, layers, gradients.mlps, left_out));
     let rows = match workers.row_bits {
         Bits::None => [None; 2],
         bits => {
@@ -98,7 +102,7 @@ pub(super) fn record(
 }
 
 /// One MLP's tensors.
-fn part(plan: &mut Plan, workers: &Workers, p: usize, layers: &[Layer], gradients: View, errors: Option<View>) -> PartBuffers {
+fn part(plan: &mut Plan, workers: &Workers, p: usize, layers: &[Layer], gradients: View, left_out: View) -> PartBuffers {
     let tensors: Vec<(String, View, usize)> = layers
         .iter()
         .flat_map(|l| {
@@ -106,18 +110,11 @@ fn part(plan: &mut Plan, workers: &Workers, p: usize, layers: &[Layer], gradient
             [(format!("{}.weight", l.name), weight, l.linear.outputs), (format!("{}.bias", l.name), bias, 1)]
         })
         .collect();
-    let Bits::None = workers.mlp_bits else { return coded_part(plan, workers, p, &tensors, gradients, errors) };
+    let Bits::None = workers.mlp_bits else { return coded_part(plan, workers, p, &tensors, left_out) };
     tensors.into_iter().map(|(_, values, _)| TensorBuffers { values, scales: None, codes: None }).collect()
 }
 
-fn coded_part(
-    plan: &mut Plan,
-    workers: &Workers,
-    p: usize,
-    tensors: &[(String, View, usize)],
-    gradients: View,
-    errors: Option<View>,
-) -> PartBuffers {
+fn coded_part(plan: &mut Plan, workers: &Workers, p: usize, tensors: &[(String, View, usize)], left_out: View) -> PartBuffers {
     let bits = workers.mlp_bits.width();
     let aligned = |len: usize| len.next_multiple_of(VIEW_ALIGNMENT);
     let words = |values: &View| gradient_codes::words(values.len, bits);
@@ -126,13 +123,6 @@ fn coded_part(
     let all_codes = tensors.iter().map(|(_, values, _)| aligned(words(values))).sum();
     let scales = plan.buffer(format!("exchange.{name}_scales"), "by tensor", all_scales, Elem::F32, Role::Persistent);
     let codes = plan.buffer(format!("exchange.{name}_codes"), "by tensor", all_codes, Elem::U32, Role::Persistent);
-    let unread = plan.buffer(
-        format!("exchange.{name}_left_out"),
-        "flat",
-        if errors.is_none() { gradients.len } else { 1 },
-        Elem::F32,
-        Role::Persistent,
-    );
     let (mut scale_at, mut code_at, mut buffers) = (0, 0, PartBuffers::new());
     for (_, values, groups) in tensors {
         let tensor = TensorBuffers {
@@ -143,10 +133,10 @@ fn coded_part(
         (scale_at, code_at) = (scale_at + aligned(*groups), code_at + aligned(words(values)));
         buffers.push(tensor);
     }
-    let in_errors = |values: &View| errors.unwrap_or(unread).slice(values.offset, values.len);
+    let in_errors = |values: &View| left_out.slice(values.offset, values.len);
     plan.phase(phase::SCALES[p]);
     for ((name, values, _), tensor) in tensors.iter().zip(&buffers) {
-        if errors.is_some() {
+        if workers.keeps_errors() {
             gradient_codes::add_errors(plan, name, in_errors(values), *values);
         }
         if let Some(scales) = tensor.scales {
