@@ -108,16 +108,19 @@ impl Engine for CpuEngine {
     }
 
     fn run(&mut self, phases: &[usize], step: &StepUniform) -> Result<()> {
-        for &phase in phases {
-            for command in 0..self.schedule.plan.phases[phase].commands.len() {
-                self.execute(phase, command, step);
+        // On one of rayon's own threads: a twin that shares its rows out then waits for no wake-up of another one.
+        rayon::scope(|_| {
+            for &phase in phases {
+                for command in 0..self.schedule.plan.phases[phase].commands.len() {
+                    self.execute(phase, command, step);
+                }
             }
-        }
+        });
         Ok(())
     }
 
     fn run_command(&mut self, phase: usize, command: usize, step: &StepUniform) -> Result<()> {
-        self.execute(phase, command, step);
+        rayon::scope(|_| self.execute(phase, command, step));
         Ok(())
     }
 

@@ -181,19 +181,32 @@ pub fn backward(plan: &mut Plan, tables: &Tables, batch: &BatchViews, d_pooled: 
     plan.push(&BAG_GRADIENT, "rows", &params, &views, grid(row_gradients.len));
 }
 
+/// One touched row, copied and quantized.
+struct Gather<'a> {
+    rows: &'a [u32],
+    row_tables: &'a [u32],
+    table: &'a [f32],
+    scales: &'a [f32],
+    max_code: f32,
+}
+
+impl parallel::Row for Gather<'_> {
+    #[inline(always)]
+    fn row(&self, i: usize, out: &mut [f32]) {
+        out.copy_from_slice(&self.table[self.rows[i] as usize * out.len()..][..out.len()]);
+        if self.max_code > 0.0 {
+            quantize(out, self.scales[self.row_tables[i] as usize], self.max_code);
+        }
+    }
+}
+
 fn gather_rows(mut args: Args<'_>) {
     let p: GatherParams = args.params();
-    let (rows, row_tables, shard_offsets) = (args.u32s(0), args.u32s(1), args.u32s(2));
-    let (scales, table, gathered) = (args.f32s(3), args.f32s(4), args.output());
-    let (dim, shard) = (p.dim as usize, p.shard as usize);
+    let (dim, shard, shard_offsets) = (p.dim as usize, p.shard as usize, args.u32s(2));
     let (first, last) = (shard_offsets[shard] as usize, shard_offsets[shard + 1] as usize);
-    parallel::rows(&mut gathered[first * dim..last * dim], dim, |i, out| {
-        let row = rows[first + i] as usize * dim;
-        out.copy_from_slice(&table[row..row + dim]);
-        if p.max_code > 0.0 {
-            quantize(out, scales[row_tables[first + i] as usize], p.max_code);
-        }
-    });
+    let (rows, row_tables) = (&args.u32s(0)[first..last], &args.u32s(1)[first..last]);
+    let gather = Gather { rows, row_tables, scales: args.f32s(3), table: args.f32s(4), max_code: p.max_code };
+    parallel::each(&mut args.output()[first * dim..last * dim], dim, &gather);
 }
 
 #[inline(always)]
@@ -202,21 +215,61 @@ fn quantize(values: &mut [f32], scale: f32, max_code: f32) {
     values.iter_mut().for_each(|v| *v = quant::fake_quant(*v, scale, inverse, max_code));
 }
 
+#[inline(always)]
+fn add(sum: &mut [f32], row: &[f32]) {
+    sum.iter_mut().zip(row).for_each(|(s, r)| *s += r);
+}
+
+/// The sum of one bag.
+struct Pool<'a> {
+    bag_offsets: &'a [u32],
+    bag_rows: &'a [u32],
+    scales: &'a [f32],
+    gathered: &'a [f32],
+    max_code: f32,
+    tables: usize,
+}
+
+impl parallel::Row for Pool<'_> {
+    #[inline(always)]
+    fn row(&self, bag: usize, out: &mut [f32]) {
+        out.fill(0.0);
+        for &u in &self.bag_rows[self.bag_offsets[bag] as usize..self.bag_offsets[bag + 1] as usize] {
+            add(out, &self.gathered[u as usize * out.len()..][..out.len()]);
+        }
+        if self.max_code > 0.0 {
+            quantize(out, self.scales[bag % self.tables], self.max_code);
+        }
+    }
+}
+
 fn pool_bags(mut args: Args<'_>) {
     let p: PoolParams = args.params();
-    let (bag_offsets, bag_rows, scales, gathered) = (args.u32s(0), args.u32s(1), args.f32s(2), args.f32s(3));
     let (tables, dim) = (p.tables as usize, p.dim as usize);
+    let (bag_offsets, bag_rows, scales, gathered) = (args.u32s(0), args.u32s(1), args.f32s(2), args.f32s(3));
     let live = args.step.batch as usize * tables * dim;
-    parallel::rows(&mut args.output()[..live], dim, |bag, out| {
+    let pool = Pool { bag_offsets, bag_rows, scales, gathered, max_code: p.max_code, tables };
+    parallel::each(&mut args.output()[..live], dim, &pool);
+}
+
+/// The gradient of one touched row.
+struct Gradient<'a> {
+    row_offsets: &'a [u32],
+    row_samples: &'a [u32],
+    row_tables: &'a [u32],
+    d_pooled: &'a [f32],
+    tables: usize,
+}
+
+impl parallel::Row for Gradient<'_> {
+    #[inline(always)]
+    fn row(&self, u: usize, out: &mut [f32]) {
+        let table = self.row_tables[u] as usize;
         out.fill(0.0);
-        for &u in &bag_rows[bag_offsets[bag] as usize..bag_offsets[bag + 1] as usize] {
-            let row = &gathered[u as usize * dim..][..dim];
-            out.iter_mut().zip(row).for_each(|(o, r)| *o += r);
+        for &b in &self.row_samples[self.row_offsets[u] as usize..self.row_offsets[u + 1] as usize] {
+            add(out, &self.d_pooled[(b as usize * self.tables + table) * out.len()..][..out.len()]);
         }
-        if p.max_code > 0.0 {
-            quantize(out, scales[bag % tables], p.max_code);
-        }
-    });
+    }
 }
 
 fn bag_gradient(mut args: Args<'_>) {
@@ -224,13 +277,8 @@ fn bag_gradient(mut args: Args<'_>) {
     let (row_offsets, row_samples, row_tables, d_pooled) = (args.u32s(0), args.u32s(1), args.u32s(2), args.f32s(3));
     let (tables, dim) = (p.tables as usize, p.dim as usize);
     let live = args.step.touched as usize * dim;
-    parallel::rows(&mut args.output()[..live], dim, |u, out| {
-        out.fill(0.0);
-        for &b in &row_samples[row_offsets[u] as usize..row_offsets[u + 1] as usize] {
-            let row = &d_pooled[(b as usize * tables + row_tables[u] as usize) * dim..][..dim];
-            out.iter_mut().zip(row).for_each(|(o, r)| *o += r);
-        }
-    });
+    let gradient = Gradient { row_offsets, row_samples, row_tables, d_pooled, tables };
+    parallel::each(&mut args.output()[..live], dim, &gradient);
 }
 
 /// Bags for cases: sizes cycle through `sizes`, ids through the tables (`same`: every id is row 0).

@@ -98,18 +98,10 @@ pub fn backward(plan: &mut Plan, pairs: Pairs, batch: usize, dense: View, pooled
     plan.push(&INTERACTION_BACKWARD, "dot", &pairs.params(), &views, grid(batch * (pairs.tables + 1) * pairs.dim));
 }
 
-#[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let (a8, a_rest) = a.as_chunks::<8>();
-    let (b8, b_rest) = b.as_chunks::<8>();
-    let mut lanes = [0.0f32; 8];
-    for (x, y) in a8.iter().zip(b8) {
-        for l in 0..8 {
-            lanes[l] += x[l] * y[l];
-        }
-    }
-    lanes.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum::<f32>()
-}
+/// Elements of a vector that are taken together.
+const LANES: usize = 16;
+/// Products of one vector with so many others are made side by side.
+const BLOCK: usize = 8;
 
 #[inline(always)]
 fn vector<'a>(dense: &'a [f32], pooled: &'a [f32], pairs: Pairs, b: usize, i: usize) -> &'a [f32] {
@@ -127,14 +119,37 @@ impl parallel::Row for Products<'_> {
     #[inline(always)]
     fn row(&self, b: usize, out: &mut [f32]) {
         let (direct, products) = out.split_at_mut(self.pairs.dim);
-        let vector = |i| vector(self.dense, self.pooled, self.pairs, b, i);
-        direct.copy_from_slice(vector(0));
-        for i in 0..=self.pairs.tables {
-            let left = vector(i);
-            let row = &mut products[self.pairs.row_start(i)..self.pairs.row_start(i + 1)];
-            for (j, p) in row.iter_mut().enumerate() {
-                *p = dot(left, vector(j));
+        direct.copy_from_slice(vector(self.dense, self.pooled, self.pairs, b, 0));
+        products.fill(0.0);
+        for at in (0..self.pairs.dim).step_by(LANES) {
+            for first in (0..=self.pairs.tables).step_by(BLOCK) {
+                self.block(b, at, first, products);
             }
+        }
+    }
+}
+
+impl Products<'_> {
+    /// Adds elements `at .. at + 16` of the products with vectors `first .. first + 8`, which are
+    /// transposed first, so that no sum runs across a register.
+    #[inline(always)]
+    fn block(&self, b: usize, at: usize, first: usize, products: &mut [f32]) {
+        let pairs = self.pairs;
+        let part = |i| {
+            let vector = &vector(self.dense, self.pooled, pairs, b, i)[at..];
+            &vector[..vector.len().min(LANES)]
+        };
+        let mut columns = [[0.0; BLOCK]; LANES];
+        for j in first..(first + BLOCK).min(pairs.tables + 1) {
+            columns.iter_mut().zip(part(j)).for_each(|(column, v)| column[j - first] = *v);
+        }
+        for i in first..=pairs.tables {
+            let mut sums = [0.0; BLOCK];
+            for (column, x) in columns.iter().zip(part(i)) {
+                sums.iter_mut().zip(column).for_each(|(s, v)| *s += x * v);
+            }
+            let row = &mut products[pairs.row_start(i)..pairs.row_start(i + 1)];
+            row.iter_mut().skip(first).zip(sums).for_each(|(p, s)| *p += s);
         }
     }
 }
@@ -158,23 +173,19 @@ struct Gradients<'a> {
 impl parallel::Row for Gradients<'_> {
     #[inline(always)]
     fn row(&self, b: usize, out: &mut [f32]) {
-        let (pairs, dim) = (self.pairs, self.pairs.dim);
-        let upstream = &self.d_joined[b * pairs.width()..][..pairs.width()];
-        let (direct, products) = upstream.split_at(dim);
-        let vector = |i| vector(self.dense, self.pooled, pairs, b, i);
+        let dim = self.pairs.dim;
         for (i, sum) in (self.first..).zip(out.chunks_exact_mut(dim)) {
-            sum.fill(0.0);
-            for j in 0..i {
-                add_scaled(sum, products[pairs.row_start(i) + j], vector(j));
+            let (blocks, rest) = sum.as_chunks_mut::<LANES>();
+            let last = blocks.len() * LANES;
+            for (c, block) in blocks.iter_mut().enumerate() {
+                *block = self.sum(b, i, c * LANES);
             }
-            if pairs.diagonal {
-                add_scaled(sum, 2.0 * products[pairs.row_start(i) + i], vector(i));
-            }
-            for j in i + 1..=pairs.tables {
-                add_scaled(sum, products[pairs.row_start(j) + i], vector(j));
+            for (c, v) in rest.iter_mut().enumerate() {
+                [*v] = self.sum(b, i, last + c);
             }
             if i == 0 {
-                for ((s, d), x) in sum.iter_mut().zip(direct).zip(vector(0)) {
+                let direct = &self.d_joined[b * self.pairs.width()..][..dim];
+                for ((s, d), x) in sum.iter_mut().zip(direct).zip(vector(self.dense, self.pooled, self.pairs, b, 0)) {
                     *s = if *x <= 0.0 { 0.0 } else { *s + d };
                 }
             }
@@ -182,10 +193,31 @@ impl parallel::Row for Gradients<'_> {
     }
 }
 
-#[inline(always)]
-fn add_scaled(out: &mut [f32], g: f32, vector: &[f32]) {
-    for (o, v) in out.iter_mut().zip(vector) {
-        *o += g * v;
+impl Gradients<'_> {
+    /// Elements `at .. at + N` of `Σ gᵢⱼ Tⱼ`, in the order of j, kept in registers.
+    #[inline(always)]
+    fn sum<const N: usize>(&self, b: usize, i: usize, at: usize) -> [f32; N] {
+        let (pairs, dim) = (self.pairs, self.pairs.dim);
+        let products = &self.d_joined[b * pairs.width()..][dim..pairs.width()];
+        let mut sum = [0.0; N];
+        let mut add = |g: f32, vector: &[f32]| {
+            for (s, v) in sum.iter_mut().zip(&vector[at..at + N]) {
+                *s += g * v;
+            }
+        };
+        let tables = &self.pooled[b * pairs.tables * dim..][..pairs.tables * dim];
+        let mut vectors = std::iter::once(&self.dense[b * dim..][..dim]).chain(tables.chunks_exact(dim));
+        for (g, vector) in products[pairs.row_start(i)..][..i].iter().zip(&mut vectors) {
+            add(*g, vector);
+        }
+        let own = vectors.next().filter(|_| pairs.diagonal);
+        own.into_iter().for_each(|vector| add(2.0 * products[pairs.row_start(i) + i], vector));
+        let mut next = pairs.row_start(i + 1) + i;
+        for (j, vector) in (i + 1..).zip(vectors) {
+            add(products[next], vector);
+            next += pairs.row_start(j + 1) - pairs.row_start(j);
+        }
+        sum
     }
 }
 

@@ -7,6 +7,8 @@ use super::parallel;
 use crate::params;
 use crate::plan::kernel::{reads, shared, writes};
 use crate::plan::{Args, Binding, Elem, Kernel, Plan, View, grid};
+use super::product::{Matrix, product};
+use rayon::prelude::*;
 
 params!(
     /// Parameters of all kernels of this op.
@@ -97,49 +99,19 @@ pub fn backward_input(plan: &mut Plan, label: &str, layer: Linear, batch: usize,
     }
 }
 
-/// A matrix in memory: element (r, c) at `r * row_stride + c * column_stride`.
-pub(super) struct Matrix<'a> {
-    pub(super) values: &'a [f32],
-    pub(super) row_stride: usize,
-    pub(super) column_stride: usize,
+/// Adds the bias, then the ReLU.
+struct Activate<'a> {
+    bias: &'a [f32],
+    relu: bool,
 }
 
-/// `out[m, n] = a[m, k] b[k, n]` through the `gemm` crate; rows of `out` begin `stride` values apart.
-pub(super) fn product(out: &mut [f32], stride: usize, [m, n, k]: [usize; 3], a: &Matrix<'_>, b: &Matrix<'_>) {
-    if m == 0 || n == 0 {
-        return;
-    }
-    if k == 0 {
-        // nothing to sum: a worker without samples
-        return out.chunks_mut(stride).take(m).for_each(|row| row[..n].fill(0.0));
-    }
-    let last = |x: &Matrix<'_>, rows: usize, columns: usize| (rows - 1) * x.row_stride + (columns - 1) * x.column_stride;
-    assert!(n <= stride && out.len() >= (m - 1) * stride + n && a.values.len() > last(a, m, k) && b.values.len() > last(b, k, n));
-    let threads = if m * n * k < 1 << 18 { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(0) };
-    #[expect(unsafe_code, reason = "gemm takes pointers; the line above proves every element it touches lies inside its slice, and it is measured faster than the safe crates")]
-    // SAFETY: `out` is borrowed mutably and does not overlap the inputs; all extents were asserted.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            stride as isize,
-            false,
-            a.values.as_ptr(),
-            a.column_stride as isize,
-            a.row_stride as isize,
-            b.values.as_ptr(),
-            b.column_stride as isize,
-            b.row_stride as isize,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            threads,
-        );
+impl parallel::Row for Activate<'_> {
+    #[inline(always)]
+    fn row(&self, _: usize, row: &mut [f32]) {
+        for (v, b) in row.iter_mut().zip(self.bias) {
+            let sum = *v + b;
+            *v = if self.relu && sum <= 0.0 { 0.0 } else { sum };
+        }
     }
 }
 
@@ -147,39 +119,39 @@ fn matmul_nt(mut args: Args<'_>) {
     let p: MatmulParams = args.params();
     let (inputs, outputs, batch) = (p.inputs as usize, p.outputs as usize, args.step.batch as usize);
     let (x, w, bias) = (args.f32s(0), args.f32s(1), args.f32s(2));
-    let y = &mut args.output()[..batch * outputs];
     let (x, w) = (Matrix { values: x, row_stride: inputs, column_stride: 1 }, Matrix { values: w, row_stride: 1, column_stride: inputs });
-    product(y, outputs, [batch, outputs, inputs], &x, &w);
-    parallel::rows(y, outputs, |_, row| {
-        for (v, b) in row.iter_mut().zip(bias) {
-            let sum = *v + b;
-            *v = if p.relu != 0 && sum <= 0.0 { 0.0 } else { sum };
-        }
-    });
+    product(args.output(), outputs, [batch, outputs, inputs], &x, &w, &Activate { bias, relu: p.relu != 0 });
 }
 
-fn input_gradient(args: &mut Args<'_>, dx: &mut [f32]) {
+/// Zero where the gate is closed.
+struct Mask<'a> {
+    gate: &'a [f32],
+}
+
+impl parallel::Row for Mask<'_> {
+    #[inline(always)]
+    fn row(&self, i: usize, row: &mut [f32]) {
+        let gate = &self.gate[i * row.len()..][..row.len()];
+        row.iter_mut().zip(gate).for_each(|(d, &g)| *d = if g <= 0.0 { 0.0 } else { *d });
+    }
+}
+
+fn input_gradient(args: &mut Args<'_>, finish: &impl parallel::Row) {
     let p: MatmulParams = args.params();
     let (inputs, outputs) = (p.inputs as usize, p.outputs as usize);
     let dz = Matrix { values: args.f32s(0), row_stride: outputs, column_stride: 1 };
     let w = Matrix { values: args.f32s(1), row_stride: inputs, column_stride: 1 };
-    product(dx, inputs, [args.step.batch as usize, inputs, outputs], &dz, &w);
+    let batch = args.step.batch as usize;
+    product(args.output(), inputs, [batch, inputs, outputs], &dz, &w, finish);
 }
 
 fn matmul_nn(mut args: Args<'_>) {
-    let dx = args.output();
-    input_gradient(&mut args, dx);
+    input_gradient(&mut args, &parallel::Keep);
 }
 
 fn matmul_nn_gated(mut args: Args<'_>) {
-    let p: MatmulParams = args.params();
-    let dx = args.output();
-    input_gradient(&mut args, dx);
     let gate = args.f32s(2);
-    let live = args.step.batch as usize * p.inputs as usize;
-    parallel::pieces(&mut dx[..live], |first, piece| {
-        piece.iter_mut().zip(&gate[first..]).for_each(|(d, &g)| *d = if g <= 0.0 { 0.0 } else { *d });
-    });
+    input_gradient(&mut args, &Mask { gate });
 }
 
 fn matmul_tn(mut args: Args<'_>) {
@@ -187,19 +159,37 @@ fn matmul_tn(mut args: Args<'_>) {
     let (inputs, outputs) = (p.inputs as usize, p.outputs as usize);
     let dz = Matrix { values: args.f32s(0), row_stride: 1, column_stride: outputs };
     let x = Matrix { values: args.f32s(1), row_stride: inputs, column_stride: 1 };
-    product(args.output(), inputs, [outputs, inputs, args.step.batch as usize], &dz, &x);
+    let batch = args.step.batch as usize;
+    product(args.output(), inputs, [outputs, inputs, batch], &dz, &x, &parallel::Keep);
+}
+
+/// Sums of consecutive columns.
+struct Columns<'a> {
+    dz: &'a [f32],
+    outputs: usize,
+    first: usize,
+    sums: &'a mut [f32],
+}
+
+impl pulp::NullaryFnOnce for Columns<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        self.sums.fill(0.0);
+        for row in self.dz.chunks_exact(self.outputs) {
+            self.sums.iter_mut().zip(&row[self.first..]).for_each(|(s, z)| *s += z);
+        }
+    }
 }
 
 fn bias_gradient(mut args: Args<'_>) {
     let p: MatmulParams = args.params();
     let outputs = p.outputs as usize;
     let dz = &args.f32s(0)[..args.step.batch as usize * outputs];
-    let out = args.output();
-    pulp::Arch::new().dispatch(|| {
-        out.fill(0.0);
-        for row in dz.chunks_exact(outputs) {
-            out.iter_mut().zip(row).for_each(|(o, z)| *o += z);
-        }
+    let count = if dz.len() < 4 * parallel::SMALL { outputs } else { outputs.div_ceil(rayon::current_num_threads()).next_multiple_of(64) };
+    args.output().par_chunks_mut(count).enumerate().for_each(|(i, sums)| {
+        pulp::Arch::new().dispatch(Columns { dz, outputs, first: i * count, sums });
     });
 }
 

@@ -6,6 +6,7 @@ use crate::plan::Kernel;
 
 pub mod case;
 pub(crate) mod parallel;
+mod product;
 
 pub use case::Case;
 
