@@ -2,7 +2,7 @@
 //! The batches are the generator's, in the Kaggle shape; everything runs on the CPU.
 //!
 //! ```text
-//! cargo bench --bench peers -- [--only ids|codec|step] [--runs N] [--steps N] [--max-rows R]
+//! cargo bench --bench exchange -- [--only ids|codec|step] [--runs N] [--steps N] [--max-rows R]
 //! ```
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
