@@ -68,7 +68,7 @@ impl Work {
 
     /// A safetensors file: the first weights under PyTorch's names, `dense` `[N, B, D]`, `labels` `[N, B]`, `ids` `[N, B, K]`.
     fn write(&self, path: &str) -> dqrm::Result<()> {
-        let session = self.session()?;
+        let mut session = self.session()?;
         let (count, size) = (self.blocks.len() as u64, self.blocks[0].samples as u64);
         let tables = self.shape.tables() as u64;
         let mut listed: Vec<(String, Dtype, Vec<u64>)> =

@@ -77,17 +77,14 @@ struct Dlrm {
 
 impl Dlrm {
     fn new(file: &File, joined: bool, device: &Device) -> Dlrm {
-        let mut tables: Vec<_> = (0..file.note("tables") as usize).map(|k| file.tensor(&format!("emb_l.{k}.weight"), f32::from_le_bytes)).collect();
+        let mut tables: Vec<_> =
+            (0..file.note("tables") as usize).map(|k| file.tensor(&format!("emb_l.{k}.weight"), f32::from_le_bytes)).collect();
         if joined {
             let (rows, dim) = (tables.iter().map(|t| t.0[0]).sum(), tables[0].0[1]);
             tables = vec![(vec![rows, dim], tables.into_iter().flat_map(|t| t.1).collect())];
         }
         let table = |(shape, values)| Embedding { weight: Param::from_data(TensorData::new::<f32, Vec<usize>>(values, shape), device) };
-        Dlrm {
-            tables: tables.into_iter().map(table).collect(),
-            bottom: file.layers("bot_l", device),
-            top: file.layers("top_l", device),
-        }
+        Dlrm { tables: tables.into_iter().map(table).collect(), bottom: file.layers("bot_l", device), top: file.layers("top_l", device) }
     }
 
     /// The rows of a batch `[B, K, D]`; `ids` is `[K, B]`, or `[B, K]` for one joined table.
@@ -133,8 +130,15 @@ fn batches(file: &File, joined: bool) -> Vec<Batch> {
     let (width, dense) = file.tensor("dense", f32::from_le_bytes);
     let (_, labels) = file.tensor("labels", f32::from_le_bytes);
     let (size, tables, width) = (shape[1], shape[2], width[2]);
-    let rows: Vec<i32> = (0..tables).map(|k| file.header[&format!("emb_l.{k}.weight")]["shape"][0].as_i64().expect("rows") as i32).collect();
-    let first: Vec<i32> = rows.iter().scan(0, |at, n| { *at += n; Some(*at - n) }).collect();
+    let rows: Vec<i32> =
+        (0..tables).map(|k| file.header[&format!("emb_l.{k}.weight")]["shape"][0].as_i64().expect("rows") as i32).collect();
+    let first: Vec<i32> = rows
+        .iter()
+        .scan(0, |at, n| {
+            *at += n;
+            Some(*at - n)
+        })
+        .collect();
     let batch = |i: usize| {
         let ids = &ids[i * size * tables..(i + 1) * size * tables];
         let joined_ids: Vec<i32> = ids.iter().enumerate().map(|(j, id)| id + first[j % tables]).collect();
@@ -179,7 +183,7 @@ impl Trainer {
 
     /// Reads a loss and waits for the step's update.
     fn finish(&self, loss: Tensor<1>) -> f32 {
-        let loss = loss.into_data().to_vec::<f32>().expect("a loss")[0];
+        let loss = loss.into_data().try_to_vec::<f32>().expect("a loss")[0];
         self.device.sync().expect("the device finishes");
         assert!(loss.is_finite(), "the loss is no number");
         loss
