@@ -74,12 +74,12 @@ def output(command, **more):
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, **more).stdout
 
 
-def cargo(words, folder, env):
-    """Builds, and gives the path of the program."""
+def cargo(words, name, folder, env):
+    """Builds, and gives the path of the program of that name."""
     lines = output(["cargo", *words, "--message-format", "json-render-diagnostics"], cwd=folder, env=env).splitlines()
-    found = [m["executable"] for m in map(json.loads, lines) if m.get("executable")]
+    found = [m["executable"] for m in map(json.loads, lines) if m.get("executable") and m["target"]["name"] == name]
     if not found:
-        raise Missing(f"`cargo {' '.join(words)}` built no program")
+        raise Missing(f"`cargo {' '.join(words)}` built no `{name}`")
     return found[-1]
 
 
@@ -92,7 +92,7 @@ class Plan:
         names = ["RAYON_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS"]
         self.env = {**os.environ, **{name: threads for name in names}}
         say("building dqrm")
-        self.ours = cargo(["bench", "--bench", "peers", "--no-run"], ROOT, os.environ)
+        self.ours = cargo(["bench", "--bench", "peers", "--no-run"], "peers", ROOT, os.environ)
         self.left_out = {}
         self.cuda = None
         self.burn = None
@@ -131,7 +131,7 @@ class Plan:
             return
         say("building Burn (the first time takes long)")
         try:
-            self.burn = cargo(["build", "--release", "--target-dir", "target"], HERE / "burn", os.environ)
+            self.burn = cargo(["build", "--release", "--target-dir", "target"], "dlrm-burn", HERE / "burn", os.environ)
         except (OSError, subprocess.CalledProcessError, Missing) as error:
             for name in names:
                 self.leave_out(name, str(error))
@@ -148,9 +148,8 @@ class Plan:
         name_of = [] if args.device == "gpu" else ["--device", args.device]
         return [self.burn, str(file), *name_of, *(["--joined"] if name == "burn-joined" else [])]
 
-    def start(self, batch, file):
-        """The programs, ours first, each ready; those that fail are left out."""
-        programs = []
+    def start(self, batch, file, programs):
+        """Adds the programs, ours first, each ready; those that fail are left out."""
         for name in ["dqrm", *(p for p in self.args.peers if p not in self.left_out)]:
             for bits in BITS if not name.startswith("burn") else ["none"]:
                 say(f"batch {batch}: {name} {BITS[bits]} gets ready")
@@ -160,7 +159,6 @@ class Plan:
                     if name == "dqrm":
                         raise
                     self.leave_out(f"{name} {BITS[bits]}", str(error))
-        return programs
 
 
 def compare_losses(programs):
@@ -200,13 +198,21 @@ def measure(plan, batch, folder):
     args = plan.args
     file = folder / f"{batch}.safetensors"
     subprocess.run([plan.ours, "--write", str(file), "--batch", str(batch), "--rows", str(args.rows)], check=True)
-    programs = plan.start(batch, file)
+    programs = []
     try:
+        plan.start(batch, file, programs)
         compare_losses(programs)
         for number in range(args.rounds + 1):
             say(f"batch {batch}: " + (f"round {number} of {args.rounds}" if number else "a round to warm up"))
-            for p in programs:
-                rate = p.round(args.seconds)
+            for p in list(programs):
+                try:
+                    rate = p.round(args.seconds)
+                except (OSError, Missing) as error:
+                    if p.name == "dqrm":
+                        raise
+                    plan.leave_out(f"{p.name} {BITS[p.bits]}", str(error))
+                    programs.remove(p)
+                    continue
                 if number:
                     p.rates.append(rate)
         for p in programs:
@@ -270,4 +276,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, Missing, subprocess.CalledProcessError) as failure:
+        sys.exit(f"error: {failure}")
