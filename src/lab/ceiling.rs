@@ -1,0 +1,117 @@
+//! What a device gives at most, measured: bytes a second of a copy, operations a second of a matrix product.
+
+use super::timing::{self, Ceiling, Clock, Contestant};
+use crate::engine::gpu::GpuAdapter;
+use crate::error::{Error, Result};
+use crate::ops::Case;
+use crate::ops::case::EXACT;
+use crate::ops::matmul::{self, Linear, MATMUL_NT};
+use crate::params;
+use crate::plan::kernel::{reads, shared, writes};
+use crate::plan::{Args, Elem, Kernel, grid};
+use rayon::prelude::*;
+
+params!(
+    /// Parameters of `copy`.
+    CopyParams {
+        /// Vectors of four words.
+        len: u32,
+    }
+);
+
+/// `to[i] = from[i]`, sixteen bytes at a time.
+static COPY: Kernel = Kernel {
+    name: "copy",
+    op: "copy",
+    source: "
+struct CopyParams {
+    len: u32,
+}
+@group(0) @binding(0) var<uniform> copied: CopyParams;
+@group(0) @binding(1) var<storage, read> from_: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read_write> to: array<vec4<u32>>;
+
+@compute @workgroup_size(64)
+fn copy(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let i = flat_index(id, groups);
+    if (i < copied.len) {
+        to[i] = from_[i];
+    }
+}
+",
+    shared: &[shared::INDEX],
+    workgroup: [64, 1, 1],
+    params: CopyParams::FIELDS,
+    bindings: &[reads("from_", Elem::U32), writes("to", Elem::U32)],
+    twin: copy,
+};
+
+fn copy(mut args: Args<'_>) {
+    let from = args.u32s(0);
+    args.output_u32().par_chunks_mut(1 << 16).zip(from.par_chunks(1 << 16)).for_each(|(to, from)| to.copy_from_slice(from));
+}
+
+/// A copy of `words` words.
+fn copy_case(words: usize) -> Case {
+    let mut case = Case::new("copy", 1, 0);
+    let from = case.u32s("from", vec![1; words]);
+    let to = case.output_u32("to", words);
+    case.plan.push(&COPY, "all", &CopyParams { len: words as u32 / 4 }, &[from, to], grid(words / 4));
+    case.check(to, EXACT);
+    case
+}
+
+/// A product of two matrices of `width` by `width`.
+fn product_case(width: usize) -> Case {
+    let mut case = Case::new("product", width, 0);
+    let layer = Linear { inputs: width, outputs: width, relu: false };
+    let (x, w, bias) = (case.random("x", width * width), case.random("w", width * width), case.random("bias", width));
+    let y = case.output("y", width * width);
+    matmul::forward(&mut case.plan, "layer", layer, width, x, w, bias, y);
+    case.check(y, EXACT);
+    case.count(&MATMUL_NT, 2 * width * width * width);
+    case
+}
+
+/// Measures a device for about `seconds`: a copy of 64 MiB, and a product of matrices of 1024 by 1024 with the
+/// crate's own kernel.
+///
+/// # Errors
+/// What the device says.
+pub async fn ceiling(adapter: Option<&GpuAdapter>, seconds: f64, clock: Clock<'_>) -> Result<Ceiling> {
+    let (copied, product) = (copy_case(1 << 24), product_case(1024));
+    let copy_took = median(&copied, &COPY, adapter, seconds / 2.0, clock).await?;
+    let product_took = median(&product, &MATMUL_NT, adapter, seconds / 2.0, clock).await?;
+    Ok(Ceiling {
+        bytes_per_second: copied.work(&COPY).bytes as f64 / copy_took,
+        flops_per_second: product.work(&MATMUL_NT).flops as f64 / product_took,
+    })
+}
+
+async fn median(case: &Case, kernel: &Kernel, adapter: Option<&GpuAdapter>, seconds: f64, clock: Clock<'_>) -> Result<f64> {
+    let plan = timing::plan(case, kernel).ok_or_else(|| Error::Plan(format!("the case does not run `{}`", kernel.name)))?;
+    let contestant = Contestant::new(super::load(adapter, plan).await?, case).await?;
+    let timings = timing::race(&mut [contestant], seconds, clock).await?;
+    Ok(timings[0].median)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::compare;
+
+    #[test]
+    fn the_copy_copies() {
+        let case = copy_case(1000);
+        let expected = pollster::block_on(compare::reference(&case)).unwrap();
+        let from = case.inputs[0].0;
+        let (a, b) = (&expected[from.buffer.0][..1000], &expected[case.checks[0].0.buffer.0][..1000]);
+        assert_eq!(a, b);
+        assert_eq!(case.work(&COPY).bytes, 8000);
+        for adapter in pollster::block_on(crate::engine::gpu::adapters()).iter().take(1) {
+            let mut engine = pollster::block_on(super::super::load(Some(adapter), case.plan.clone())).unwrap();
+            let verdict = pollster::block_on(compare::check(&case, &expected, &mut *engine)).unwrap();
+            assert!(verdict.faults.is_empty() && verdict.compared == 1000, "{verdict:?}");
+        }
+    }
+}
