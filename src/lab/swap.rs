@@ -147,8 +147,9 @@ mod tests {
         assert!(text.is_empty(), "an op's text may leave kernels out: {text}");
         let text = said("concat", "fn concat_", "fn ");
         assert!(text.contains("`my.wgsl` has no compute entry point `concat_forward`, `concat_backward`; it has `forward`, `backward`"), "{text}");
-        let text = said("row_scale", "array<f32>;          // [rows of the shard, D]", "array<u32>;");
-        assert!(text.contains("array<u32> here and array<f32> in Rust (`table`)") || text.contains("table"), "{text}");
+        let source = own("row_scale").replace("rows: array<u32>", "rows: array<i32>").replace("rows[u]", "u32(rows[u])");
+        let text = Swap::new(&kernels("row_scale"), "my.wgsl", &source).unwrap_err().to_string();
+        assert!(text.contains("@binding(1) of `gather_row_scaled` is array<i32> here and array<u32> in Rust (`rows`)"), "{text}");
     }
 
     #[test]

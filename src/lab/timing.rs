@@ -57,11 +57,6 @@ impl Timing {
         let median = if last % 2 == 0 { seconds[half] } else { (seconds[half - 1] + seconds[half]) / 2.0 };
         Timing { median, low: seconds[last / 10], high: seconds[last - last / 10], timings: last + 1, runs }
     }
-
-    /// How far the timings lie apart: half of what the middle four fifths span, as a share of the median.
-    pub fn spread(&self) -> f64 {
-        (self.high - self.low) / (2.0 * self.median)
-    }
 }
 
 /// The plan in which a kernel of a case is timed: the case (which computes what the kernel reads), then a
@@ -162,7 +157,6 @@ mod tests {
     fn medians_and_spreads() {
         let timing = Timing::of(vec![3.0, 1.0, 2.0], 7);
         assert_eq!((timing.median, timing.low, timing.high, timing.timings, timing.runs), (2.0, 1.0, 3.0, 3, 7));
-        assert_eq!(timing.spread(), 0.5);
         let many = Timing::of((0..101).map(f64::from).collect(), 1);
         assert_eq!((many.median, many.low, many.high), (50.0, 10.0, 90.0));
         assert_eq!(Timing::of(vec![1.0, 3.0], 1).median, 2.0);
