@@ -62,7 +62,9 @@ fn the_list_shows_every_kernel_and_its_text() {
     }
     assert!(list.contains("dx[b, i] = sum_o dz[b, o] w[o, i]"), "formulas come from the shaders: {list}");
     let detail = succeed(dir.path(), &["list", "matmul_nt"]);
-    for words in ["shaders/matmul.wgsl", "shaders/shared/step.wgsl", "8 x 8", "inputs: u32, outputs: u32, relu: u32", "array<f32>, read", "9 cases"] {
+    for words in
+        ["shaders/matmul.wgsl", "shaders/shared/step.wgsl", "8 x 8", "inputs: u32, outputs: u32, relu: u32", "array<f32>, read", "9 cases"]
+    {
         assert!(detail.contains(words), "{words}: {detail}");
     }
     assert_eq!(succeed(dir.path(), &["list", "matmul", "--source"]), kernel("matmul_nt").wgsl(), "what is compiled, each text once");
@@ -156,8 +158,7 @@ fn a_watched_file_is_checked_again_when_it_changes() {
     }
     let dir = tempfile::tempdir().unwrap();
     changed(dir.path(), "concat_forward", "let width", "let  width");
-    let mut child =
-        command(dir.path(), &["check", "--swap", "concat_forward=my.wgsl", "--watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = command(dir.path(), &["check", "--swap", "concat_forward=my.wgsl", "--watch"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let mut until = |word: &str| {
         let mut seen = Vec::new();

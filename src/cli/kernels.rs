@@ -19,10 +19,10 @@ mod watch;
 
 const EXAMPLES: &str = "\
 Examples:
-  dqrm kernels list                                          every kernel with its formula
-  dqrm kernels list matmul --source > my_matmul.wgsl         a text to change
-  dqrm kernels check --swap matmul=my_matmul.wgsl --watch    compared with its twin whenever the file is saved
-  dqrm kernels time --swap matmul=my_matmul.wgsl             its speed beside the original's";
+  dqrm kernels list                                         every kernel with its formula
+  dqrm kernels list matmul --source > my_matmul.wgsl        a text to change
+  dqrm kernels check --swap matmul=my_matmul.wgsl --watch   compared whenever it is saved
+  dqrm kernels time --swap matmul=my_matmul.wgsl            its speed beside the original's";
 
 /// The largest replacement that is read, in bytes.
 const MAX_TEXT: u64 = 1 << 20;

@@ -4,7 +4,7 @@ use super::timing::{self, Ceiling, Clock, Contestant};
 use crate::engine::gpu::GpuAdapter;
 use crate::error::{Error, Result};
 use crate::ops::Case;
-use crate::ops::case::EXACT;
+use crate::ops::case::{EXACT, GUARD, Work};
 use crate::ops::matmul::{self, Linear, MATMUL_NT};
 use crate::params;
 use crate::plan::kernel::{reads, shared, writes};
@@ -73,26 +73,48 @@ fn product_case(width: usize) -> Case {
     case
 }
 
-/// Measures a device for about `seconds`: a copy of 64 MiB, and a product of matrices of 1024 by 1024 with the
-/// crate's own kernel.
+/// A run that takes as long as this, in seconds, is not a matter of beginning and ending it.
+const LONG: f64 = 0.005;
+
+/// Measures a device for about `seconds`: a copy of 64 MiB or more, and a product of square matrices with the
+/// crate's own kernel, both as large as it takes for a run to last some milliseconds.
 ///
 /// # Errors
 /// What the device says.
 pub async fn ceiling(adapter: Option<&GpuAdapter>, seconds: f64, clock: Clock<'_>) -> Result<Ceiling> {
-    let (copied, product) = (copy_case(1 << 24), product_case(1024));
-    let copy_took = median(&copied, &COPY, adapter, seconds / 2.0, clock).await?;
-    let product_took = median(&product, &MATMUL_NT, adapter, seconds / 2.0, clock).await?;
-    Ok(Ceiling {
-        bytes_per_second: copied.work(&COPY).bytes as f64 / copy_took,
-        flops_per_second: product.work(&MATMUL_NT).flops as f64 / product_took,
-    })
+    let copies = [1 << 24, 1 << 26].into_iter().map(|words| (copy_case as fn(usize) -> Case, words, words));
+    let products = [256, 512, 1024, 2048, 4096].into_iter().map(|width| (product_case as fn(usize) -> Case, width, width * width));
+    let copied = largest(copies, &COPY, adapter, seconds / 2.0, clock).await?;
+    let product = largest(products, &MATMUL_NT, adapter, seconds / 2.0, clock).await?;
+    Ok(Ceiling { bytes_per_second: copied.0.bytes as f64 / copied.1, flops_per_second: product.0.flops as f64 / product.1 })
 }
 
-async fn median(case: &Case, kernel: &Kernel, adapter: Option<&GpuAdapter>, seconds: f64, clock: Clock<'_>) -> Result<f64> {
-    let plan = timing::plan(case, kernel).ok_or_else(|| Error::Plan(format!("the case does not run `{}`", kernel.name)))?;
-    let contestant = Contestant::new(super::load(adapter, plan).await?, case).await?;
-    let timings = timing::race(&mut [contestant], seconds, clock).await?;
-    Ok(timings[0].median)
+/// Work and seconds of a kernel at the first of some sizes, each with the words of its largest buffer, at which a
+/// run takes long, or at the last that the device holds.
+async fn largest(
+    sizes: impl Iterator<Item = (fn(usize) -> Case, usize, usize)>,
+    kernel: &Kernel,
+    adapter: Option<&GpuAdapter>,
+    seconds: f64,
+    clock: Clock<'_>,
+) -> Result<(Work, f64)> {
+    let most = adapter.map_or(u64::MAX, |a| a.limits.max_binding.min(a.limits.max_buffer));
+    let mut best = None;
+    for (make, size, words) in sizes {
+        if best.is_some() && 4 * (words + GUARD) as u64 > most {
+            break;
+        }
+        let case = make(size);
+        let plan = timing::plan(&case, kernel).ok_or_else(|| Error::Plan(format!("the case does not run `{}`", kernel.name)))?;
+        let mut contestants = [Contestant::new(super::load(adapter, plan).await?, &case).await?];
+        let quick = timing::race(&mut contestants, 0.0, clock).await?[0].median;
+        let took = if quick < LONG { quick } else { timing::race(&mut contestants, seconds, clock).await?[0].median };
+        best = Some((case.work(kernel), took));
+        if quick >= LONG {
+            break;
+        }
+    }
+    best.ok_or_else(|| Error::Plan(format!("no size of `{}`", kernel.name)))
 }
 
 #[cfg(test)]

@@ -26,8 +26,9 @@ pub struct Word {
 impl fmt::Display for Word {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.elem {
-            Elem::F32 => write!(f, "{:?} (0x{:08x})", f32::from_bits(self.bits), self.bits),
-            Elem::U32 => write!(f, "{} (0x{:08x})", self.bits, self.bits),
+            Elem::F32 if f32::from_bits(self.bits).is_nan() => write!(f, "NaN (0x{:08x})", self.bits),
+            Elem::F32 => write!(f, "{:?}", f32::from_bits(self.bits)),
+            Elem::U32 => write!(f, "{} (0x{:x})", self.bits, self.bits),
         }
     }
 }
@@ -186,7 +187,8 @@ pub fn distance(expected: u32, found: u32, elem: Elem, tolerance: Tolerance) -> 
 
 /// The kernel that writes a buffer last.
 fn writer(case: &Case, buffer: BufferId) -> &'static str {
-    let writes = |c: &&crate::plan::Command| c.kernel.bindings.iter().zip(&c.views).any(|(b, v)| b.access != Access::Read && v.buffer == buffer);
+    let writes =
+        |c: &&crate::plan::Command| c.kernel.bindings.iter().zip(&c.views).any(|(b, v)| b.access != Access::Read && v.buffer == buffer);
     let last = case.plan.phases[0].commands.iter().rfind(writes);
     last.map_or("no kernel", |c| c.kernel.name)
 }
@@ -303,7 +305,7 @@ mod tests {
         };
         let shown = |faults: &[Fault]| faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n");
         let wrong = shown(&with(3, 7f32.to_bits()));
-        assert!(wrong.contains("`out`[3] is 7.0 (0x40e00000), expected 6.0 (0x40c00000); 1 of 8 values differ"), "{wrong}");
+        assert!(wrong.contains("`out`[3] is 7.0, expected 6.0; 1 of 8 values differ"), "{wrong}");
         assert!(matches!(with(5, POISON)[..], [Fault::Unwritten { index: 5, count: 1, of: 8, .. }, Fault::Unsteady { index: 5, .. }]));
         let beyond = shown(&with(9, 0));
         assert!(beyond.contains("wrote `out`[9], which has 8 elements"), "{beyond}");

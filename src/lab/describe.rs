@@ -80,8 +80,14 @@ mod tests {
         assert_eq!(formula(named("row_sgd")), ["w -= lr g"]);
         assert_eq!(formula(named("loss_gradient")).len(), 3);
         let adam = formula(named("dense_adam"));
-        assert_eq!(adam, ["m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2", "w -= lr (m c1) / (sqrt(v c2) + eps),  c_i = 1 / (1 - b_i^t)"]);
-        assert_eq!(title(named("row_adagrad")), "Optimizer steps on touched rows, in place, one dispatch for each shard. Each row occurs once, so no two invocations meet and no atomics are needed.");
+        assert_eq!(
+            adam,
+            ["m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2", "w -= lr (m c1) / (sqrt(v c2) + eps),  c_i = 1 / (1 - b_i^t)"]
+        );
+        assert_eq!(
+            title(named("row_adagrad")),
+            "Optimizer steps on touched rows, in place, one dispatch for each shard. Each row occurs once, so no two invocations meet and no atomics are needed."
+        );
     }
 
     #[test]

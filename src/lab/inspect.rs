@@ -280,7 +280,9 @@ impl Check<'_> {
         let types = &self.shader.module.types;
         let naga::TypeInner::Array { base, .. } = types[ty].inner else { return None };
         let scalar = match types[base].inner {
-            naga::TypeInner::Scalar(scalar) | naga::TypeInner::Vector { scalar, size: naga::VectorSize::Bi | naga::VectorSize::Quad } => scalar,
+            naga::TypeInner::Scalar(scalar) | naga::TypeInner::Vector { scalar, size: naga::VectorSize::Bi | naga::VectorSize::Quad } => {
+                scalar
+            }
             _ => return None,
         };
         match (scalar.kind, scalar.width) {
@@ -321,7 +323,11 @@ impl Check<'_> {
             let text = format!("the uniform `{name}` has {{ {} }}, in Rust it is {{ {} }}", shown(found), shown(expected));
             self.say(Severity::Error, self.shader.module.types.get_span(ty), "fields of four bytes, in this order", text);
         } else if found != expected {
-            let text = format!("the fields of `{name}` are {{ {} }} here and {{ {} }} in Rust; only their order counts", shown(found), shown(expected));
+            let text = format!(
+                "the fields of `{name}` are {{ {} }} here and {{ {} }} in Rust; only their order counts",
+                shown(found),
+                shown(expected)
+            );
             self.say(Severity::Note, self.shader.module.types.get_span(ty), "", text);
         }
     }

@@ -28,7 +28,8 @@ impl Swap {
         let mut swap = Swap { file: file.into(), kernels: Vec::new(), notes: Vec::new() };
         let mut there = Vec::new();
         for &kernel in kernels {
-            let shared: Vec<&'static str> = kernel.shared.iter().copied().filter(|text| !declared(text).any(|n| own.contains(&n))).collect();
+            let shared: Vec<&'static str> =
+                kernel.shared.iter().copied().filter(|text| !declared(text).any(|n| own.contains(&n))).collect();
             let replacement = Kernel { source, shared: Box::leak(shared.into_boxed_slice()), ..*kernel };
             let shader = Shader::parse(&replacement, file).map_err(|finding| Error::Shader(finding.to_string()))?;
             let Some(workgroup) = shader.workgroup(kernel.name) else {
@@ -146,7 +147,10 @@ mod tests {
         let text = said("concat", "fn concat_backward", "fn backward");
         assert!(text.is_empty(), "an op's text may leave kernels out: {text}");
         let text = said("concat", "fn concat_", "fn ");
-        assert!(text.contains("`my.wgsl` has no compute entry point `concat_forward`, `concat_backward`; it has `forward`, `backward`"), "{text}");
+        assert!(
+            text.contains("`my.wgsl` has no compute entry point `concat_forward`, `concat_backward`; it has `forward`, `backward`"),
+            "{text}"
+        );
         let source = own("row_scale").replace("rows: array<u32>", "rows: array<i32>").replace("rows[u]", "u32(rows[u])");
         let text = Swap::new(&kernels("row_scale"), "my.wgsl", &source).unwrap_err().to_string();
         assert!(text.contains("@binding(1) of `gather_row_scaled` is array<i32> here and array<u32> in Rust (`rows`)"), "{text}");

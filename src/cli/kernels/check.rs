@@ -19,12 +19,14 @@ Examples:
   dqrm kernels check --swap matmul=my_matmul.wgsl --watch
   dqrm kernels check --swap matmul_nt=tiled.wgsl
 
-A case is a small plan with data. It runs on the device and with the twins, and its results must agree within the case's
-tolerance. Before it, all buffers hold a NaN that nobody computes, with 64 more words behind each; what is not written, or
-written where it should not be, is found. A second run must give the same bytes.
+A case is a small plan with data. It runs on the device and with the twins, and its results must
+agree within the case's tolerance. Before it, all buffers hold a NaN that nobody computes, with 64
+more words behind each: what is not written, or written where it should not be, is found. A second
+run must give the same bytes.
 
-A replacement has the entry points, parameters and bindings of the original (`dqrm kernels list NAME`); kernels of an op that
-it leaves out keep their text. Shared texts are put behind it unless it brings them itself. The grid stays that of the original.";
+A replacement has the entry points, parameters and bindings of the original (see `dqrm kernels list
+NAME`); kernels of an op that it leaves out keep their text. Shared texts are put behind it unless
+it brings them itself. The grid stays that of the original.";
 
 /// Settings of `dqrm kernels check`.
 #[derive(Debug, Clone, Args)]

@@ -21,12 +21,15 @@ Examples:
   dqrm kernels time --swap matmul_nt=tiled.wgsl --seconds 2
   dqrm kernels time --device cpu --json cpu.json
 
-A kernel is run again and again in one submission, between two looks at the clock, and the last run is waited for; nothing is
-subtracted. The time is the median of such timings, and +- half of what the middle four fifths of them span. Original and
-replacement take turns. GB/s counts every binding once (what is changed in place twice; of tables the touched rows), GFLOP/s
-the operations of the formula. The ceiling is measured first: a copy of 64 MiB, and a matrix product of 1024 x 1024 x 1024 with
-the crate's own kernel; its share is the time that bytes or operations would take at that speed, whichever is longer, by the
-time measured. What lies in caches, and a better matrix product, may be above 100 %.";
+A kernel is run again and again in one submission, between two looks at the clock, and the last
+run is waited for; nothing is subtracted. The time is the median of such timings, and ± is half
+of what the middle four fifths of them span. Original and replacement take turns.
+
+GB/s counts every binding once (what is changed in place twice; of tables the touched rows),
+GFLOP/s the operations of the formula. The ceiling is measured first: a copy of 64 MiB or more, and
+a product of large square matrices with the crate's own kernel. Its share is the time that bytes
+or operations would take at that speed, whichever is longer, by the time measured. What lies in
+caches, and a better matrix product, may be above 100 %.";
 
 const METHOD: &str = "median wall-clock time of a run, many runs in one submission, the last waited for";
 
@@ -93,7 +96,7 @@ pub(super) fn run(bench: &Bench, args: &TimeArgs, swaps: &[Swap]) -> Result<()> 
     let clock = || start.elapsed().as_secs_f64();
     let ceiling = pollster::block_on(ceiling(bench.adapter.as_ref(), 2.0 * args.seconds, &clock))?;
     let (bytes, flops) = (ceiling.bytes_per_second, ceiling.flops_per_second);
-    let head = format!("{:<20} {:<40} {:>10} {:>6} {:>9} {:>9} {:>8}", "kernel", "shape", "time", "+-", "GB/s", "GFLOP/s", "ceiling");
+    let head = format!("{:<20} {:<40} {:>10} {:>6} {:>9} {:>9} {:>8}", "kernel", "shape", "time", "±", "GB/s", "GFLOP/s", "ceiling");
     print(&format!("ceiling  copy {:.2} GB/s, matrix product {:.2} GFLOP/s\n\n{head}\n", bytes / 1e9, flops / 1e9))?;
     let mut report = Report {
         device: bench.device(),
@@ -120,7 +123,8 @@ pub(super) fn run(bench: &Bench, args: &TimeArgs, swaps: &[Swap]) -> Result<()> 
     }
     match &args.json {
         Some(path) => {
-            let text = serde_json::to_string_pretty(&report).map_err(|e| Error::Data(format!("the result cannot be written as JSON: {e}")))?;
+            let text =
+                serde_json::to_string_pretty(&report).map_err(|e| Error::Data(format!("the result cannot be written as JSON: {e}")))?;
             std::fs::write(path, text + "\n").map_err(Error::io("write", path))
         }
         None => Ok(()),
@@ -212,7 +216,7 @@ fn shown(row: &Row) -> String {
 
 fn duration(seconds: f64) -> String {
     match seconds {
-        s if s < 1e-3 => format!("{:.2} us", 1e6 * s),
+        s if s < 1e-3 => format!("{:.2} µs", 1e6 * s),
         s if s < 1.0 => format!("{:.2} ms", 1e3 * s),
         s => format!("{s:.2} s"),
     }
