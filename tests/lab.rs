@@ -120,6 +120,9 @@ fn errors_point_at_the_line_of_the_users_file() {
     fail(dir.path(), &["check", "--swap", "loss=my.wgsl"], &["no compute entry point `loss_gradient`, `mean_loss`; it has `matmul_nt`"]);
     fail(dir.path(), &["check", "--swap", "matmul=absent.wgsl"], &["cannot read `absent.wgsl`"]);
     fail(dir.path(), &["check", "loss", "--swap", "matmul=my.wgsl"], &["none of `loss`"]);
+    std::fs::write(dir.path().join("my.wgsl"), kernel("matmul_nt").source).unwrap();
+    let twice = ["check", "--swap", "matmul=my.wgsl", "--swap", "matmul_nt=my.wgsl"];
+    fail(dir.path(), &twice, &["`matmul_nt` is replaced by `my.wgsl` and by `my.wgsl`"]);
     fail(dir.path(), &["check", "--swap", "matmul=my.wgsl", "--device", "cpu"], &["needs a graphics adapter"]);
     assert_eq!(run(dir.path(), &["check", "--swap", "my.wgsl"]).0, 2, "a replacement has the form NAME=FILE");
 }

@@ -136,10 +136,17 @@ impl LabArgs {
         Ok(Bench { adapter, kernels })
     }
 
-    /// Reads the replacements. Of kernels that are replaced twice, the last counts.
+    /// Reads the replacements.
     fn swaps(&self) -> Result<Vec<Swap>> {
-        let read = |spec: &Spec| Swap::new(&select(std::slice::from_ref(&spec.name))?, &spec.file.to_string_lossy(), &text(&spec.file)?);
-        self.swap.iter().rev().map(read).collect()
+        let mut swaps: Vec<Swap> = Vec::new();
+        for spec in &self.swap {
+            let swap = Swap::new(&select(std::slice::from_ref(&spec.name))?, &spec.file.to_string_lossy(), &text(&spec.file)?)?;
+            if let Some((kernel, file)) = swap.kernels().find_map(|k| Some((k.name, replacement(&swaps, k)?))) {
+                return Err(Error::Config(format!("`{kernel}` is replaced by `{file}` and by `{}`; it can have one text", swap.file())));
+            }
+            swaps.push(swap);
+        }
+        Ok(swaps)
     }
 }
 
@@ -184,7 +191,7 @@ impl Bench {
     }
 }
 
-/// The text that stands for a kernel, with its file.
-fn replacement<'a>(swaps: &'a [Swap], kernel: &Kernel) -> Option<(&'a str, &'static Kernel)> {
-    swaps.iter().find_map(|swap| Some((swap.file(), swap.replacement(kernel)?)))
+/// The file whose text stands for a kernel.
+fn replacement<'a>(swaps: &'a [Swap], kernel: &Kernel) -> Option<&'a str> {
+    swaps.iter().find(|swap| swap.replacement(kernel).is_some()).map(Swap::file)
 }

@@ -90,7 +90,7 @@ pub async fn ceiling(adapter: Option<&GpuAdapter>, seconds: f64, clock: Clock<'_
 }
 
 /// Work and seconds of a kernel at the first of some sizes, each with the words of its largest buffer, at which a
-/// run takes long, or at the last that the device holds.
+/// run takes long, or at the largest that the device holds.
 async fn largest(
     sizes: impl Iterator<Item = (fn(usize) -> Case, usize, usize)>,
     kernel: &Kernel,
@@ -99,22 +99,17 @@ async fn largest(
     clock: Clock<'_>,
 ) -> Result<(Work, f64)> {
     let most = adapter.map_or(u64::MAX, |a| a.limits.max_binding.min(a.limits.max_buffer));
-    let mut best = None;
-    for (make, size, words) in sizes {
-        if best.is_some() && 4 * (words + GUARD) as u64 > most {
-            break;
-        }
+    let mut sizes = sizes.filter(|(_, _, words)| 4 * (words + GUARD) as u64 <= most).peekable();
+    while let Some((make, size, _)) = sizes.next() {
         let case = make(size);
         let plan = timing::plan(&case, kernel).ok_or_else(|| Error::Plan(format!("the case does not run `{}`", kernel.name)))?;
         let mut contestants = [Contestant::new(super::load(adapter, plan).await?, &case).await?];
-        let quick = timing::race(&mut contestants, 0.0, clock).await?[0].median;
-        let took = if quick < LONG { quick } else { timing::race(&mut contestants, seconds, clock).await?[0].median };
-        best = Some((case.work(kernel), took));
-        if quick >= LONG {
-            break;
+        let once = timing::race(&mut contestants, 0.0, clock).await?[0].median;
+        if once >= LONG || sizes.peek().is_none() {
+            return Ok((case.work(kernel), timing::race(&mut contestants, seconds, clock).await?[0].median));
         }
     }
-    best.ok_or_else(|| Error::Plan(format!("no size of `{}`", kernel.name)))
+    Err(Error::Device(format!("no size of `{}` fits the device, whose largest binding is {most} bytes", kernel.name)))
 }
 
 #[cfg(test)]

@@ -347,7 +347,8 @@ impl Check<'_> {
                 describe::size(workgroup),
                 describe::size(self.kernel.workgroup)
             );
-            self.findings.push(note(text));
+            let hint = format!("a line `//@ grid {name}: x / 2, y * 4` takes half of the workgroups in x and four times as many in y");
+            self.findings.push(Finding { hints: vec![hint], ..note(text) });
         }
         let (buffers, invocations, memory) = BROWSER;
         let threads = workgroup.iter().product::<u32>();

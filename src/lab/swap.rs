@@ -4,12 +4,61 @@ use super::inspect::{Finding, Severity, Shader, declared};
 use crate::error::{Error, Result};
 use crate::plan::{Kernel, Plan};
 
-/// A replacement for the texts of some kernels. Parameters, bindings, grids and twins stay those of the originals.
+/// A replacement for the texts of some kernels. Parameters, bindings and twins stay those of the originals; so does
+/// the grid, unless a line of the text says otherwise: `//@ grid matmul_nt: x / 2, y * 4` for half of the workgroups
+/// in x, rounded up, and four times as many in y.
 #[derive(Debug, Clone)]
 pub struct Swap {
     file: String,
     kernels: Vec<(&'static Kernel, &'static Kernel)>,
+    grids: Vec<Grid>,
     notes: Vec<Finding>,
+}
+
+/// Other workgroups than the original's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Grid {
+    kernel: String,
+    /// For x, y and z: times the first, divided by the second.
+    factors: [(u32, u32); 3],
+}
+
+impl Grid {
+    /// Reads what stands behind `//@ `.
+    fn parse(line: &str) -> Option<Grid> {
+        let (kernel, list) = line.strip_prefix("grid ")?.split_once(':')?;
+        let mut factors = [(1, 1); 3];
+        for part in list.split(',') {
+            let mut words = part.split_whitespace();
+            let axis = ["x", "y", "z"].iter().position(|axis| words.clone().next() == Some(axis))?;
+            let (sign, number) = (words.nth(1)?, words.next()?.parse().ok().filter(|n| (1..=65_535).contains(n))?);
+            factors[axis] = match (sign, words.next()) {
+                ("*", None) => (number, 1),
+                ("/", None) => (1, number),
+                _ => return None,
+            };
+        }
+        Some(Grid { kernel: kernel.trim().into(), factors })
+    }
+
+    fn of(&self, grid: [u32; 3]) -> [u32; 3] {
+        std::array::from_fn(|i| grid[i].saturating_mul(self.factors[i].0).div_ceil(self.factors[i].1))
+    }
+}
+
+/// The lines of a text that begin with `//@`.
+fn grids(kernels: &[&'static Kernel], file: &str, source: &str) -> Result<Vec<Grid>> {
+    let mut found = Vec::new();
+    for (i, line) in source.lines().enumerate() {
+        let Some(rest) = line.trim().strip_prefix("//@") else { continue };
+        let grid = Grid::parse(rest.trim()).filter(|grid| kernels.iter().any(|k| k.name == grid.kernel));
+        let grid = grid.ok_or_else(|| {
+            let text = format!("{file}:{}:1: `{}` should name a kernel and how many workgroups it takes", i + 1, line.trim());
+            Error::Shader(format!("{text}, of the original's: `//@ grid {}: x / 2, y * 4`", kernels[0].name))
+        })?;
+        found.push(grid);
+    }
+    Ok(found)
 }
 
 impl Swap {
@@ -25,7 +74,8 @@ impl Swap {
     pub fn new(kernels: &[&'static Kernel], file: &str, source: &str) -> Result<Swap> {
         let source: &'static str = Box::leak(source.trim_start_matches('\u{feff}').to_string().into_boxed_str());
         let own: Vec<&str> = declared(source).collect();
-        let mut swap = Swap { file: file.into(), kernels: Vec::new(), notes: Vec::new() };
+        let grids = grids(kernels, file, source)?;
+        let mut swap = Swap { file: file.into(), kernels: Vec::new(), grids, notes: Vec::new() };
         let mut there = Vec::new();
         for &kernel in kernels {
             let shared: Vec<&'static str> =
@@ -40,7 +90,9 @@ impl Swap {
             if !errors.is_empty() {
                 return Err(Error::Shader(errors.iter().map(Finding::to_string).collect::<Vec<_>>().join("\n\n")));
             }
-            swap.notes.extend(notes);
+            // With a grid of its own, another workgroup is meant to be so.
+            let own_grid = swap.grids.iter().any(|grid| grid.kernel == kernel.name);
+            swap.notes.extend(notes.into_iter().filter(|note| !own_grid || !note.message.contains("a workgroup of")));
             swap.kernels.push((kernel, Box::leak(Box::new(Kernel { workgroup, ..replacement }))));
         }
         if swap.kernels.is_empty() {
@@ -71,11 +123,14 @@ impl Swap {
         self.kernels.iter().find(|(original, _)| *original == kernel).map(|(_, replacement)| *replacement)
     }
 
-    /// Puts the replacements into a plan.
+    /// Puts the replacements into a plan that has the originals.
     pub fn apply(&self, plan: &mut Plan) {
         for command in plan.phases.iter_mut().flat_map(|p| &mut p.commands) {
             if let Some(replacement) = self.replacement(command.kernel) {
                 command.kernel = replacement;
+                if let Some(grid) = self.grids.iter().rfind(|grid| grid.kernel == replacement.name) {
+                    command.grid = grid.of(command.grid);
+                }
             }
         }
     }
@@ -164,6 +219,24 @@ mod tests {
         assert!(text.contains("`concat_forward` does not use its binding `pooled`"), "{text}");
         let text = said("concat", "tables: u32,", "bags: u32,").replace("concat.tables", "concat.bags");
         assert!(text.contains("tables"), "{text}");
+    }
+
+    #[test]
+    fn a_replacement_may_take_another_grid() {
+        let source = format!("//@ grid matmul_nt: x / 2, y * 4\n{}", own("matmul"));
+        let swap = Swap::new(&kernels("matmul"), "my.wgsl", &source).unwrap();
+        let mut case = ops::matmul::SHAPES[0](); // 13 to 512: 16 x 4 workgroups
+        let before: Vec<[u32; 3]> = case.plan.phases[0].commands.iter().map(|c| c.grid).collect();
+        assert_eq!(before[0], [16, 4, 1]);
+        swap.apply(&mut case.plan);
+        let after: Vec<[u32; 3]> = case.plan.phases[0].commands.iter().map(|c| c.grid).collect();
+        assert_eq!((after[0], &after[1..]), ([8, 16, 1], &before[1..]));
+        assert_eq!(Grid::parse("grid a: x / 2").unwrap().of([3, 1, 1]), [2, 1, 1], "rounded up");
+        for lie in ["grid a: w / 2", "grid a: x / 0", "grid a: x 2", "grid a", "grid a: x * 2 3", "gird a: x * 2", ""] {
+            assert_eq!(Grid::parse(lie), None, "{lie}");
+        }
+        let text = said("matmul", "struct MatmulParams", "//@ grid matmul: x / 2\nstruct MatmulParams");
+        assert!(text.starts_with("my.wgsl:10:1: ") && text.contains("`//@ grid matmul_nt: x / 2, y * 4`"), "{text}");
     }
 
     #[test]

@@ -26,7 +26,8 @@ run must give the same bytes.
 
 A replacement has the entry points, parameters and bindings of the original (see `dqrm kernels list
 NAME`); kernels of an op that it leaves out keep their text. Shared texts are put behind it unless
-it brings them itself. The grid stays that of the original.";
+it brings them itself. The grid stays that of the original; a line in the file changes it:
+  //@ grid matmul_nt: x / 2, y * 4     half of the workgroups in x, four times as many in y";
 
 /// Settings of `dqrm kernels check`.
 #[derive(Debug, Clone, Args)]
@@ -59,8 +60,7 @@ pub(super) fn run(bench: &Bench, swaps: &[Swap]) -> Result<()> {
 /// Runs a case, with replacements, against the twins.
 pub(super) fn verdict(bench: &Bench, case: &Case, swaps: &[Swap]) -> Result<Verdict> {
     let mut plan = case.plan.clone();
-    // The last one asked for comes first, and a kernel is replaced once.
-    swaps.iter().rev().for_each(|swap| swap.apply(&mut plan));
+    swaps.iter().for_each(|swap| swap.apply(&mut plan));
     pollster::block_on(async {
         let expected = compare::reference(case).await?;
         let mut engine = lab::load(bench.adapter.as_ref(), plan).await?;

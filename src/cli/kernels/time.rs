@@ -164,10 +164,9 @@ fn race(
 ) -> Result<Vec<Row>> {
     let Some(original) = timing::plan(case, kernel) else { return Ok(Vec::new()) };
     let mut texts = vec![("original".to_string(), original.clone())];
-    if let Some((file, replacement)) = replacement(swaps, kernel) {
+    if let Some(file) = replacement(swaps, kernel) {
         let mut plan = original;
-        let commands = plan.phases.iter_mut().flat_map(|p| &mut p.commands).filter(|c| c.kernel == kernel);
-        commands.for_each(|c| c.kernel = replacement);
+        swaps.iter().for_each(|swap| swap.apply(&mut plan));
         texts.push((file.to_string(), plan));
     }
     let timings = pollster::block_on(async {
