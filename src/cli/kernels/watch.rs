@@ -2,7 +2,7 @@
 
 use super::super::print;
 use super::{LabArgs, text};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::lab::swap::Swap;
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -26,7 +26,6 @@ pub(super) fn run(args: &LabArgs, mut work: impl FnMut(&[Swap]) -> Result<()>) -
         match args.swaps().and_then(|swaps| work(&swaps)) {
             // Whoever read the output is gone.
             Err(error) if super::super::is_broken_pipe(&error) => return Err(error),
-            Err(error @ Error::Device(_)) => return Err(error),
             Err(error) => print(&format!("error: {error}\n"))?,
             Ok(()) => {}
         }
