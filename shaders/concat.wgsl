@@ -1,7 +1,7 @@
 // The `cat` interaction: the dense vector and all pooled rows side by side.
-//   forward   out[b] = concat(dense, pooled_0, .., pooled_{K-1})
-//   backward  the parts back; the dense part is zero where the dense vector (a ReLU's output) is
-//             not positive
+//   concat_forward   out[b] = concat(dense, pooled_0, .., pooled_{K-1})
+//   concat_backward  the parts back; the dense part is zero where the dense vector (a ReLU's output) is
+//                    not positive
 
 struct ConcatParams {
     tables: u32,

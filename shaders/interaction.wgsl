@@ -1,7 +1,7 @@
 // Dot interaction. T = [dense vector, pooled rows of table 0 .. K-1], K + 1 vectors of width D.
-//   forward   out[b] = concat(T_0, T_i . T_j for j < i, row by row)   (j <= i with the diagonal)
-//   backward  d_T_i = sum_j g_ij T_j, plus the direct path to T_0, whose part is zero where T_0 (a
-//             ReLU's output) is not positive
+//   interaction_forward   out[b] = concat(T_0, T_i . T_j for j < i, row by row)   (j <= i with the diagonal)
+//   interaction_backward  d_T_i = sum_j g_ij T_j, plus the direct path to T_0, whose part is zero where T_0 (a
+//                         ReLU's output) is not positive
 // facebookresearch/dlrm dlrm_s_pytorch.py `interact_features`.
 
 struct InteractionParams {

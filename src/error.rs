@@ -51,6 +51,10 @@ pub enum Error {
         reason: String,
     },
 
+    /// A shader's text that cannot be used in place of a kernel's: every place with its line.
+    #[error("{0}")]
+    Shader(String),
+
     /// A plan that breaks a rule (a bug in the code that recorded it, or an impossible shape).
     #[error("plan: {0}")]
     Plan(String),

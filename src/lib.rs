@@ -53,7 +53,8 @@
 //!
 //! What runs it:
 //!
-//! 9. [`engine`]: [`engine::gpu`] runs the shaders, [`engine::cpu`] the twins.
+//! 9. [`engine`]: [`engine::gpu`] runs the shaders, [`engine::cpu`] the twins; [`lab`] looks at kernels
+//!    one by one: against their twins, with another text, with a clock.
 //! 10. [`session`]: a model loaded on an engine: steps, evaluations, named tensors.
 //!
 //! What it is fed with, and what is kept:
@@ -78,6 +79,7 @@
 //!
 //! # Features
 //!
+//! `lab` adds the checks of shader texts to [`lab`], for which it needs naga; `cli` includes it.
 //! `cli`, on by default, is everything that needs an operating system: files, threads for loading,
 //! the terminal. Without it the modules `checkpoint`, `cli`, `config_file`, `import`, `onnx`, `state_dict` and
 //! `train`, and the parts of `data` that read files, are left out.
@@ -95,6 +97,7 @@ pub mod engine;
 pub mod error;
 #[cfg(feature = "cli")]
 pub mod import;
+pub mod lab;
 pub mod metrics;
 pub mod model;
 #[cfg(feature = "cli")]

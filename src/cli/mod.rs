@@ -9,6 +9,7 @@ mod devices;
 mod eval;
 mod export;
 mod import;
+mod kernels;
 mod live;
 mod options;
 mod pack;
@@ -40,6 +41,7 @@ Examples:
   dqrm pack runs/kaggle-int4-seed0                 one file, an eighth of the size
   dqrm export runs/kaggle-int4-seed0/model.safetensors --format onnx
   dqrm comm --preset kaggle --workers 4            what workers would send each other
+  dqrm kernels check --swap matmul=my_matmul.wgsl  a shader of your own against the twin
   dqrm devices
 
 `dqrm COMMAND --help` explains every setting.";
@@ -61,6 +63,8 @@ pub enum Command {
     Export(export::ExportArgs),
     /// Show what workers would send each other, without training
     Comm(Box<comm::CommArgs>),
+    /// The shader lab: list kernels, compare them with their twins, time them, swap your own text in
+    Kernels(kernels::KernelsArgs),
     /// List the adapters and which presets fit them
     Devices(devices::DevicesArgs),
 }
@@ -83,6 +87,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Import(args) => import::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Comm(args) => comm::run(&args),
+        Command::Kernels(args) => kernels::run(&args),
         Command::Devices(args) => devices::run(&args),
     }
 }

@@ -99,3 +99,9 @@ fn case(batch: usize, tables: usize, dim: usize) -> Case {
 pub fn cases() -> Vec<Case> {
     vec![case(1, 1, 1), case(7, 3, 5), case(128, 26, 16)]
 }
+
+/// Shapes of the Kaggle model.
+pub const SHAPES: &[fn() -> Case] = &[
+    || case(128, 26, 16),
+    || case(2048, 26, 16),
+];

@@ -96,6 +96,9 @@ fn case(name: &str, len: usize, dense: DenseOptimizer) -> Case {
     let states: Vec<View> = (0..states(dense)).map(|i| case.f32s(&format!("state {i}"), vec![0.25; len])).collect();
     update(&mut case.plan, &Optim { dense, ..Optim::default() }, gradients, weights, &states);
     states.iter().chain([&weights]).for_each(|&v| case.check(v, ELEMENTWISE));
+    case.count(&DENSE_SGD, 2 * len);
+    case.count(&DENSE_ADAGRAD, 7 * len);
+    case.count(&DENSE_ADAM, 14 * len);
     case
 }
 
@@ -104,3 +107,10 @@ pub fn cases() -> Vec<Case> {
     let all = [DenseOptimizer::Sgd, DenseOptimizer::Adagrad, DenseOptimizer::Adam];
     all.into_iter().flat_map(|o| [case("one", 1, o), case("odd", 1001, o), case("Kaggle's MLPs", 475_985, o)]).collect()
 }
+
+/// Shapes of the Kaggle model.
+pub const SHAPES: &[fn() -> Case] = &[
+    || case("Kaggle's MLPs", 475_985, DenseOptimizer::Sgd),
+    || case("Kaggle's MLPs", 475_985, DenseOptimizer::Adagrad),
+    || case("Kaggle's MLPs", 475_985, DenseOptimizer::Adam),
+];

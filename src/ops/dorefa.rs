@@ -5,7 +5,7 @@
 //! gradient passes unchanged (straight-through estimator): the published code has no factor for tanh.
 //! `gather_dorefa` takes the place of `gather_rows`; pooling is [`super::embedding_bag`]'s.
 
-use super::case::{Case, ELEMENTWISE, Tolerance};
+use super::case::{Case, ELEMENTWISE, Tolerance, kaggle_rows};
 use super::embedding_bag::{BatchViews, example, views};
 use super::parallel;
 use crate::params;
@@ -151,6 +151,7 @@ fn rows(name: &str, samples: usize, rows: &[u64], dim: usize, max_binding: u64, 
     let shards: Vec<View> = (0..tables.shards()).map(|s| case.random(&format!("shard {s}"), tables.rows_in_shard(s) as usize * dim)).collect();
     let gathered = case.output("gathered", batch.touched() * dim);
     gather(&mut case.plan, &tables, &index, max_code, largest, &shards, gathered);
+    shards.iter().for_each(|&shard| case.part(shard, batch.touched() * dim));
     case.check(gathered, tolerance(max_code));
     case
 }
@@ -182,3 +183,10 @@ pub fn cases() -> Vec<Case> {
         weights("512x367", random("large", 512 * 367), 1.0, 7),
     ]
 }
+
+/// Shapes of the Kaggle model.
+pub const SHAPES: &[fn() -> Case] = &[
+    || rows("Kaggle, B 128", 128, &kaggle_rows(), 16, u64::MAX, 7),
+    || rows("Kaggle, B 2048", 2048, &kaggle_rows(), 16, u64::MAX, 7),
+    || weights("512x367", super::case::random("large", 512 * 367), 1.0, 7),
+];

@@ -6,7 +6,7 @@
 //! arXiv 2410.20046 section 3). Only touched rows are read, quantized once each, and no second copy
 //! of a table exists. An empty bag is the zero vector.
 
-use super::case::{Case, ELEMENTWISE, EXACT, sums};
+use super::case::{Case, ELEMENTWISE, EXACT, kaggle_rows, sums};
 use super::parallel;
 use crate::data::{Batch, Block};
 use crate::params;
@@ -335,6 +335,9 @@ fn case(name: &str, samples: usize, rows: &[u64], dim: usize, max_binding: u64, 
         case.check(row_gradients, sums(longest));
     }
     case.check(pooled, ELEMENTWISE);
+    shards.iter().for_each(|&shard| case.part(shard, batch.touched() * dim));
+    case.count(&POOL_BAGS, batch.bag_rows.len() * dim);
+    case.count(&BAG_GRADIENT, batch.bag_rows.len() * dim);
     case
 }
 
@@ -351,3 +354,9 @@ pub fn cases() -> Vec<Case> {
         case("Kaggle's 26 tables, B 128", 128, &[1000; 26], 16, all, &[1], false, Quantize::Rows(7)),
     ]
 }
+
+/// Shapes of the Kaggle model.
+pub const SHAPES: &[fn() -> Case] = &[
+    || case("Kaggle, B 128", 128, &kaggle_rows(), 16, u64::MAX, &[1], false, Quantize::Rows(7)),
+    || case("Kaggle, B 2048", 2048, &kaggle_rows(), 16, u64::MAX, &[1], false, Quantize::Rows(7)),
+];

@@ -141,3 +141,9 @@ pub fn cases() -> Vec<Case> {
         case("512x512, a scale per row", 512, 512, 512, 7),
     ]
 }
+
+/// Shapes of the Kaggle model.
+pub const SHAPES: &[fn() -> Case] = &[
+    || case("512x367, a scale per row", 512, 367, 512, 7),
+    || case("256x512, a scale per row", 256, 512, 256, 7),
+];

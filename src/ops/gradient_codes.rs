@@ -7,7 +7,7 @@
 //! flat in words, the first in the lowest bits, across the ends of rows and groups; as bytes they are what
 //! [`quant::gradient`] reads. A NaN has the code 0, and NaN for a scale.
 
-use super::case::{Case, EXACT, Tolerance};
+use super::case::{Case, EXACT, Tolerance, kaggle_rows};
 use super::embedding_bag::{BatchViews, example, views};
 use super::parallel::{self, Row as _};
 use crate::params;
@@ -387,6 +387,13 @@ pub fn cases() -> Vec<Case> {
     cases.push(groups_case("1024x479", 1024, 479, 1024, 8));
     cases
 }
+
+/// Shapes of the Kaggle model.
+pub const SHAPES: &[fn() -> Case] = &[
+    || rows_case("Kaggle, B 128", 128, &kaggle_rows(), 16, &[1], 8, 0),
+    || rows_case("Kaggle, B 2048", 2048, &kaggle_rows(), 16, &[1], 8, 0),
+    || groups_case("512x367", 512, 367, 512, 8),
+];
 
 #[cfg(test)]
 mod tests {

@@ -242,7 +242,10 @@ fn case(batch: usize, tables: usize, dim: usize, diagonal: bool) -> Case {
     case.check(joined, sums(dim));
     case.check(d_dense, sums(tables));
     case.check(d_pooled, sums(tables));
-    case.flops = (batch * (pairs.width() - dim) * dim * 6) as u64;
+    let products = batch * (pairs.width() - dim) * dim;
+    case.flops = 6 * products as u64;
+    case.count(&INTERACTION_FORWARD, 2 * products);
+    case.count(&INTERACTION_BACKWARD, 4 * products);
     case
 }
 
@@ -250,3 +253,9 @@ fn case(batch: usize, tables: usize, dim: usize, diagonal: bool) -> Case {
 pub fn cases() -> Vec<Case> {
     vec![case(1, 1, 1, false), case(3, 2, 5, true), case(65, 7, 12, false), case(5, 1, 33, true), case(128, 26, 16, false)]
 }
+
+/// Shapes of the Kaggle model.
+pub const SHAPES: &[fn() -> Case] = &[
+    || case(128, 26, 16, false),
+    || case(2048, 26, 16, false),
+];

@@ -118,6 +118,8 @@ fn case(name: &str, batch: usize, loss: Loss, spread: f32) -> Case {
     let loss_ring = case.f32s("loss_ring", vec![0.5; 3]);
     case.step.slot = 2;
     record(&mut case.plan, loss, logits, labels, losses, d_logits, logit_ring, loss_ring);
+    case.part(logit_ring, batch);
+    case.part(loss_ring, 1);
     case.check(losses, ELEMENTWISE);
     case.check(d_logits, ELEMENTWISE);
     case.check(logit_ring, EXACT);
@@ -134,6 +136,12 @@ pub fn cases() -> Vec<Case> {
         case("odd", 65, Loss::Mse, 4.0),
     ]
 }
+
+/// Shapes of the Kaggle model.
+pub const SHAPES: &[fn() -> Case] = &[
+    || case("B 128", 128, Loss::Bce, 5.0),
+    || case("B 2048", 2048, Loss::Bce, 5.0),
+];
 
 #[cfg(test)]
 mod tests {

@@ -330,4 +330,4 @@ fn lsq_update(mut args: Args<'_>) {
 }
 
 mod cases;
-pub use cases::cases;
+pub use cases::{SHAPES, cases};

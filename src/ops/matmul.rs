@@ -209,6 +209,8 @@ fn case(batch: usize, inputs: usize, outputs: usize, relu: bool) -> Case {
     case.check(d_bias, sums(batch));
     case.check(dx, sums(outputs));
     case.flops = 6 * (batch * inputs * outputs) as u64;
+    [&MATMUL_NT, &MATMUL_NN, &MATMUL_NN_GATED, &MATMUL_TN].into_iter().for_each(|kernel| case.count(kernel, 2 * batch * inputs * outputs));
+    case.count(&BIAS_GRADIENT, batch * outputs);
     case
 }
 
@@ -226,3 +228,15 @@ pub fn cases() -> Vec<Case> {
         case(601, 40, 12, true),
     ]
 }
+
+/// Shapes of the Kaggle model.
+pub const SHAPES: &[fn() -> Case] = &[
+    || case(128, 13, 512, true),
+    || case(128, 367, 512, true),
+    || case(128, 512, 256, true),
+    || case(128, 512, 256, false),
+    || case(2048, 13, 512, true),
+    || case(2048, 367, 512, true),
+    || case(2048, 512, 256, true),
+    || case(2048, 512, 256, false),
+];

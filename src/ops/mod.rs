@@ -25,6 +25,14 @@ macro_rules! ops {
             $(cases.extend($op::cases());)*
             cases
         }
+
+        /// The shapes of real models at which an op's kernels are timed, each made when it is called.
+        pub fn shapes(op: &str) -> &'static [fn() -> Case] {
+            match op {
+                $(stringify!($op) => $op::SHAPES,)*
+                _ => &[],
+            }
+        }
     };
 }
 

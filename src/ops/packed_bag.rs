@@ -2,7 +2,7 @@
 //! themselves; no other copy of a table exists. Forward only. Pooling is [`super::embedding_bag`]'s.
 //! Format: `src/quant/pack.rs`; the grid of arXiv 2410.20046 section 3.
 
-use super::case::{Case, EXACT};
+use super::case::{Case, EXACT, kaggle_rows};
 use super::embedding_bag::{BatchViews, example_batch, views};
 use super::parallel;
 use crate::params;
@@ -134,13 +134,14 @@ fn case(name: &str, samples: usize, rows: &[u64], dim: usize, bits: Bits, max_bi
     let index = views(&mut case, &batch);
     let word = |i: usize| (i as u32).wrapping_mul(2_654_435_761).rotate_left(7);
     let shards = (0..tables.shards()).map(|s| case.u32s(&format!("shard {s}"), (0..words(tables.rows_in_shard(s), row_bytes)).map(word).collect()));
-    let shards = shards.collect();
+    let shards: Vec<View> = shards.collect();
     let scale = |i: usize| 0.0625 * (i % 5 + 1) as f32;
     let scales = match row_scales {
         true => (0..tables.shards()).map(|s| case.f32s(&format!("scales {s}"), (0..tables.rows_in_shard(s) as usize).map(scale).collect())).collect(),
         false => vec![case.f32s("scales", (0..rows.len()).map(scale).collect())],
     };
     let gathered = case.output("gathered", batch.touched() * dim);
+    shards.iter().for_each(|&shard| case.part(shard, batch.touched() * row_bytes / 4));
     gather(&mut case.plan, &tables, &index, &PackedTables { bits, offset, shards, scales, row_scales }, gathered);
     case.check(gathered, EXACT);
     case
@@ -159,3 +160,10 @@ pub fn cases() -> Vec<Case> {
         case("Kaggle's 26 tables, INT4, B 128", 128, &[1000; 26], 16, Bits::B4, all, false, 0.0),
     ]
 }
+
+/// Shapes of the Kaggle model.
+pub const SHAPES: &[fn() -> Case] = &[
+    || case("Kaggle, INT4, B 1", 1, &kaggle_rows(), 16, Bits::B4, u64::MAX, false, 0.0),
+    || case("Kaggle, INT4, B 128", 128, &kaggle_rows(), 16, Bits::B4, u64::MAX, false, 0.0),
+    || case("Kaggle, INT4, B 2048", 2048, &kaggle_rows(), 16, Bits::B4, u64::MAX, false, 0.0),
+];

@@ -196,6 +196,7 @@ fn case(batch: usize, inputs: usize, outputs: usize, bits: Bits, matrix: bool, r
     let tolerance = sums(inputs);
     case.check(y, Tolerance { absolute: 2.0 * tolerance.absolute, reason: "another order of summation, codes up to twice the unit", ..tolerance });
     case.flops = 2 * (batch * inputs * outputs) as u64;
+    case.count(&PACKED_MATMUL, 2 * batch * inputs * outputs);
     case
 }
 
@@ -215,3 +216,13 @@ pub fn cases() -> Vec<Case> {
         case(128, 512, 256, Bits::B4, false, true, 0.0),
     ]
 }
+
+/// Shapes of the Kaggle model.
+pub const SHAPES: &[fn() -> Case] = &[
+    || case(1, 367, 512, Bits::B4, false, true, 0.0),
+    || case(1, 512, 256, Bits::B4, false, true, 0.0),
+    || case(128, 367, 512, Bits::B4, false, true, 0.0),
+    || case(128, 512, 256, Bits::B4, false, true, 0.0),
+    || case(2048, 367, 512, Bits::B4, false, true, 0.0),
+    || case(2048, 512, 256, Bits::B4, false, true, 0.0),
+];

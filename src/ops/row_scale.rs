@@ -2,7 +2,7 @@
 //! `max(max|row|, 1e-8) / n` of the row as it is now. Takes the place of `gather_rows`; pooling and the way
 //! back are [`super::embedding_bag`]'s (the gradient passes unchanged).
 
-use super::case::{Case, ELEMENTWISE};
+use super::case::{Case, ELEMENTWISE, kaggle_rows};
 use super::embedding_bag::{BatchViews, example, views};
 use super::parallel;
 use crate::params;
@@ -75,6 +75,7 @@ fn case(name: &str, samples: usize, rows: &[u64], dim: usize, max_binding: u64, 
     let shards: Vec<View> = (0..tables.shards()).map(|s| case.random(&format!("shard {s}"), tables.rows_in_shard(s) as usize * dim)).collect();
     let gathered = case.output("gathered", batch.touched() * dim);
     gather(&mut case.plan, &tables, &index, max_code, &shards, gathered);
+    shards.iter().for_each(|&shard| case.part(shard, batch.touched() * dim));
     case.check(gathered, ELEMENTWISE);
     case
 }
@@ -103,3 +104,9 @@ pub fn cases() -> Vec<Case> {
         case("Kaggle's 26 tables, B 128", 128, &[1000; 26], 16, all, 7),
     ]
 }
+
+/// Shapes of the Kaggle model.
+pub const SHAPES: &[fn() -> Case] = &[
+    || case("Kaggle, B 128", 128, &kaggle_rows(), 16, u64::MAX, 7),
+    || case("Kaggle, B 2048", 2048, &kaggle_rows(), 16, u64::MAX, 7),
+];

@@ -2,7 +2,7 @@
 //! (`optim/rwsadagrad.py` of facebookresearch/dlrm). A row occurs once in the list, so nothing is
 //! added atomically and the result is the same bytes every time.
 
-use super::case::{Case, ELEMENTWISE};
+use super::case::{Case, ELEMENTWISE, kaggle_rows};
 use super::embedding_bag::{BatchViews, example, views};
 use crate::config::RowOptimizer;
 use crate::params;
@@ -140,6 +140,11 @@ fn case(name: &str, optimizer: RowOptimizer, samples: usize, rows: &[u64], dim: 
     };
     update(&mut case.plan, optimizer, 1e-10, &tables, &index, gradients, &shards, &states);
     shards.iter().chain(&states).for_each(|&v| case.check(v, ELEMENTWISE));
+    shards.iter().for_each(|&shard| case.part(shard, batch.touched() * dim));
+    states.iter().for_each(|&state| case.part(state, batch.touched() * per_row));
+    case.count(&ROW_SGD, 2 * batch.touched() * dim);
+    case.count(&ROW_ADAGRAD, 7 * batch.touched() * dim);
+    case.count(&ROW_RWSADAGRAD, 4 * batch.touched() * dim);
     case
 }
 
@@ -153,3 +158,13 @@ pub fn cases() -> Vec<Case> {
     }
     cases
 }
+
+/// Shapes of the Kaggle model.
+pub const SHAPES: &[fn() -> Case] = &[
+    || case("Kaggle, B 128", RowOptimizer::Sgd, 128, &kaggle_rows(), 16, u64::MAX),
+    || case("Kaggle, B 2048", RowOptimizer::Sgd, 2048, &kaggle_rows(), 16, u64::MAX),
+    || case("Kaggle, B 128", RowOptimizer::Adagrad, 128, &kaggle_rows(), 16, u64::MAX),
+    || case("Kaggle, B 2048", RowOptimizer::Adagrad, 2048, &kaggle_rows(), 16, u64::MAX),
+    || case("Kaggle, B 128", RowOptimizer::Rwsadagrad, 128, &kaggle_rows(), 16, u64::MAX),
+    || case("Kaggle, B 2048", RowOptimizer::Rwsadagrad, 2048, &kaggle_rows(), 16, u64::MAX),
+];

@@ -2,7 +2,7 @@
 //! compared as bits, so the order of comparison does not matter and a NaN is never lost.
 //! Refreshed at steps 0, P, 2P … (arXiv 2410.20046 section 3.2); it is one read of every table.
 
-use super::case::{Case, ELEMENTWISE};
+use super::case::{Case, ELEMENTWISE, kaggle_rows};
 use super::parallel;
 use crate::params;
 use crate::plan::kernel::{reads, shared, updates, writes};
@@ -131,3 +131,8 @@ pub fn cases() -> Vec<Case> {
         case("100,000 rows", &[100_000, 24], 16, u64::MAX, false),
     ]
 }
+
+/// Shapes of the Kaggle model.
+pub const SHAPES: &[fn() -> Case] = &[
+    || case("Kaggle", &kaggle_rows(), 16, u64::MAX, false),
+];

@@ -194,4 +194,11 @@ pub mod shared {
     pub const QUANT: &str = include_str!("../../shaders/shared/quant.wgsl");
     /// Codes in words.
     pub const PACK: &str = include_str!("../../shaders/shared/pack.wgsl");
+    /// Each of them with its file.
+    pub const FILES: &[(&str, &str)] = &[
+        ("shaders/shared/step.wgsl", STEP),
+        ("shaders/shared/index.wgsl", INDEX),
+        ("shaders/shared/quant.wgsl", QUANT),
+        ("shaders/shared/pack.wgsl", PACK),
+    ];
 }

@@ -76,6 +76,7 @@ fn dependencies_point_down() {
         (&["src/plan/"], &["error"]),
         (&["src/engine/"], &["error", "plan"]),
         (&["src/ops/"], &["plan", "params", "quant", "rng", "config", "tables", "data", "error"]),
+        (&["src/lab.rs", "src/lab/"], &["engine", "error", "lab", "ops", "params", "plan"]),
         (&["src/tables.rs", "src/metrics.rs", "src/tensor_file.rs"], &["error"]),
         (&["src/model.rs", "src/step.rs", "src/step/"], &["config", "model", "ops", "plan", "quant", "tables"]),
         (&["src/onnx.rs", "src/onnx/"], &["config", "data", "error", "model", "packed", "quant", "whole_file"]),
@@ -108,8 +109,9 @@ fn dependencies_point_down() {
 }
 
 #[test]
-fn plans_numbers_and_the_exchange_know_no_files_sockets_threads_or_clocks() {
+fn plans_numbers_the_lab_and_the_exchange_know_no_files_sockets_threads_or_clocks() {
     let pure = [
+        "src/lab",
         "src/plan/",
         "src/quant",
         "src/dist/frame",

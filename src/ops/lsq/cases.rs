@@ -1,7 +1,7 @@
 //! The cases of [`super`].
 
 use super::{CHUNK, first_scales, first_table_scales, gradient, table_gradient, table_sums, update};
-use super::super::case::{Case, ELEMENTWISE, EXACT, Tolerance, random, sums};
+use super::super::case::{Case, ELEMENTWISE, EXACT, Tolerance, kaggle_rows, random, sums};
 use super::super::embedding_bag::{example, views};
 use crate::plan::View;
 use crate::tables::Tables;
@@ -42,6 +42,7 @@ fn touched(name: &str, samples: usize, rows: &[u64], dim: usize, max_binding: u6
     let gradients = case.random("gradients", batch.touched() * dim);
     let (row_sums, d_scales) = (case.output("row_sums", batch.touched()), case.output("d_scales", rows.len()));
     table_gradient(&mut case.plan, &tables, &index, 7, scales, &shards, gradients, row_sums, d_scales);
+    shards.iter().for_each(|&shard| case.part(shard, batch.touched() * dim));
     update(&mut case.plan, "tables", true, d_scales, scales);
     case.check(gradients, EXACT);
     [row_sums, d_scales, scales].into_iter().for_each(|v| case.check(v, sums(batch.touched() * dim)));
@@ -84,3 +85,11 @@ pub fn cases() -> Vec<Case> {
         updates_of(1001),
     ]
 }
+
+/// Shapes of the Kaggle model.
+pub const SHAPES: &[fn() -> Case] = &[
+    || begin("Kaggle", &kaggle_rows(), 16, u64::MAX, 7),
+    || weights("512x367, a scale per row", random("lsq", 512 * 367), 512, 7, sums(367)),
+    || touched("Kaggle, B 128", 128, &kaggle_rows(), 16, u64::MAX),
+    || touched("Kaggle, B 2048", 2048, &kaggle_rows(), 16, u64::MAX),
+];

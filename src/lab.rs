@@ -1,0 +1,36 @@
+//! The shader lab: what is known of a kernel, whether a text of it (the crate's own or somebody's
+//! experiment) does what its twin does, and how fast it is. Bytes, texts and figures in, findings out:
+//! no file, no clock and no terminal, so that tests, `dqrm kernels` and a web page share it.
+//!
+//! - [`describe`]: a kernel's formula, bindings and texts.
+//! - [`compare`]: runs a [`Case`](crate::ops::Case) on an engine and compares it with the twins.
+//! - [`inspect`]: errors in a shader's text, and whether it fits what the kernel declares.
+//! - [`swap`]: kernels with another text.
+//! - [`timing`], [`ceiling`]: how long a kernel takes, and the most that the device gives.
+
+use crate::engine::Engine;
+use crate::engine::cpu::CpuEngine;
+use crate::engine::gpu::{GpuAdapter, GpuEngine};
+use crate::error::Result;
+use crate::plan::Plan;
+use crate::plan::schedule::Schedule;
+
+pub mod ceiling;
+pub mod compare;
+pub mod describe;
+#[cfg(feature = "lab")]
+pub mod inspect;
+#[cfg(feature = "lab")]
+pub mod swap;
+pub mod timing;
+
+/// Loads a plan on an adapter, or on the CPU engine.
+///
+/// # Errors
+/// A plan that does not fit the device, or a shader that the driver refuses.
+pub async fn load(adapter: Option<&GpuAdapter>, plan: Plan) -> Result<Box<dyn Engine>> {
+    Ok(match adapter {
+        None => Box::new(CpuEngine::load(Schedule::new(plan, &CpuEngine::limits(None))?)),
+        Some(adapter) => Box::new(GpuEngine::load(adapter, Schedule::new(plan, &adapter.limits)?).await?),
+    })
+}

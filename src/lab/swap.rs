@@ -1,0 +1,251 @@
+//! Kernels with another text: somebody's experiment in place of the crate's own shader.
+
+use super::inspect::{Finding, Severity, Shader, declared};
+use crate::error::{Error, Result};
+use crate::plan::{Kernel, Plan};
+
+/// A replacement for the texts of some kernels. Parameters, bindings and twins stay those of the originals; so does
+/// the grid, unless a line of the text says otherwise: `//@ grid matmul_nt: x / 2, y * 4` for half of the workgroups
+/// in x, rounded up, and four times as many in y.
+#[derive(Debug, Clone)]
+pub struct Swap {
+    file: String,
+    kernels: Vec<(&'static Kernel, &'static Kernel)>,
+    grids: Vec<Grid>,
+    notes: Vec<Finding>,
+}
+
+/// Other workgroups than the original's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Grid {
+    kernel: String,
+    /// For x, y and z: times the first, divided by the second.
+    factors: [(u32, u32); 3],
+}
+
+impl Grid {
+    /// Reads what stands behind `//@ `.
+    fn parse(line: &str) -> Option<Grid> {
+        let (kernel, list) = line.strip_prefix("grid ")?.split_once(':')?;
+        let mut factors = [(1, 1); 3];
+        for part in list.split(',') {
+            let mut words = part.split_whitespace();
+            let axis = ["x", "y", "z"].iter().position(|axis| words.clone().next() == Some(axis))?;
+            let (sign, number) = (words.nth(1)?, words.next()?.parse().ok().filter(|n| (1..=65_535).contains(n))?);
+            factors[axis] = match (sign, words.next()) {
+                ("*", None) => (number, 1),
+                ("/", None) => (1, number),
+                _ => return None,
+            };
+        }
+        Some(Grid { kernel: kernel.trim().into(), factors })
+    }
+
+    fn of(&self, grid: [u32; 3]) -> [u32; 3] {
+        std::array::from_fn(|i| grid[i].saturating_mul(self.factors[i].0).div_ceil(self.factors[i].1))
+    }
+}
+
+/// The lines of a text that begin with `//@`.
+fn grids(kernels: &[&'static Kernel], file: &str, source: &str) -> Result<Vec<Grid>> {
+    let mut found = Vec::new();
+    for (i, line) in source.lines().enumerate() {
+        let Some(rest) = line.trim().strip_prefix("//@") else { continue };
+        let grid = Grid::parse(rest.trim()).filter(|grid| kernels.iter().any(|k| k.name == grid.kernel));
+        let grid = grid.ok_or_else(|| {
+            let text = format!("{file}:{}:1: `{}` should name a kernel and how many workgroups it takes", i + 1, line.trim());
+            Error::Shader(format!("{text}, of the original's: `//@ grid {}: x / 2, y * 4`", kernels[0].name))
+        })?;
+        found.push(grid);
+    }
+    Ok(found)
+}
+
+impl Swap {
+    /// Reads a replacement for `kernels` (all of one op, or one) that stands in `file`. Those of them that the text
+    /// has no entry point for keep their own. Shared texts are put behind it as always, except those that declare
+    /// a name which it declares itself.
+    ///
+    /// A replacement stays in memory until the program ends, as the crate's own texts do.
+    ///
+    /// # Errors
+    /// A text that is no WGSL, that has an entry point for none of the kernels, or whose parameters or bindings are
+    /// not those of a kernel: with the line and what was expected there.
+    pub fn new(kernels: &[&'static Kernel], file: &str, source: &str) -> Result<Swap> {
+        let source: &'static str = Box::leak(source.trim_start_matches('\u{feff}').to_string().into_boxed_str());
+        let own: Vec<&str> = declared(source).collect();
+        let grids = grids(kernels, file, source)?;
+        let mut swap = Swap { file: file.into(), kernels: Vec::new(), grids, notes: Vec::new() };
+        let mut there = Vec::new();
+        for &kernel in kernels {
+            let shared: Vec<&'static str> =
+                kernel.shared.iter().copied().filter(|text| !declared(text).any(|n| own.contains(&n))).collect();
+            let replacement = Kernel { source, shared: Box::leak(shared.into_boxed_slice()), ..*kernel };
+            let shader = Shader::parse(&replacement, file).map_err(|finding| Error::Shader(finding.to_string()))?;
+            let Some(workgroup) = shader.workgroup(kernel.name) else {
+                there = shader.entry_points().map(str::to_string).collect();
+                continue;
+            };
+            let (errors, notes): (Vec<_>, Vec<_>) = shader.findings(kernel).into_iter().partition(|f| f.severity == Severity::Error);
+            if !errors.is_empty() {
+                return Err(Error::Shader(errors.iter().map(Finding::to_string).collect::<Vec<_>>().join("\n\n")));
+            }
+            // With a grid of its own, another workgroup is meant to be so.
+            let own_grid = swap.grids.iter().any(|grid| grid.kernel == kernel.name);
+            swap.notes.extend(notes.into_iter().filter(|note| !own_grid || !note.message.contains("a workgroup of")));
+            swap.kernels.push((kernel, Box::leak(Box::new(Kernel { workgroup, ..replacement }))));
+        }
+        if swap.kernels.is_empty() {
+            let wanted = kernels.iter().map(|k| k.name).collect::<Vec<_>>().join("`, `");
+            let found = if there.is_empty() { "no entry point".into() } else { format!("`{}`", there.join("`, `")) };
+            return Err(Error::Shader(format!("`{file}` has no compute entry point `{wanted}`; it has {found}")));
+        }
+        Ok(swap)
+    }
+
+    /// The file as its user named it.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// What is unusual but may run.
+    pub fn notes(&self) -> &[Finding] {
+        &self.notes
+    }
+
+    /// The kernels that have another text now.
+    pub fn kernels(&self) -> impl Iterator<Item = &'static Kernel> + '_ {
+        self.kernels.iter().map(|(original, _)| *original)
+    }
+
+    /// The replacement of a kernel.
+    pub fn replacement(&self, kernel: &Kernel) -> Option<&'static Kernel> {
+        self.kernels.iter().find(|(original, _)| *original == kernel).map(|(_, replacement)| *replacement)
+    }
+
+    /// Puts the replacements into a plan that has the originals.
+    pub fn apply(&self, plan: &mut Plan) {
+        for command in plan.phases.iter_mut().flat_map(|p| &mut p.commands) {
+            if let Some(replacement) = self.replacement(command.kernel) {
+                command.kernel = replacement;
+                if let Some(grid) = self.grids.iter().rfind(|grid| grid.kernel == replacement.name) {
+                    command.grid = grid.of(command.grid);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops;
+
+    fn kernels(name: &str) -> Vec<&'static Kernel> {
+        ops::kernels().into_iter().filter(|k| k.name == name || k.op == name).collect()
+    }
+
+    fn own(name: &str) -> &'static str {
+        kernels(name)[0].source
+    }
+
+    /// What is said of the op's own text with `from` replaced.
+    fn said(name: &str, from: &str, to: &str) -> String {
+        let source = own(name);
+        assert!(source.contains(from), "{from}");
+        match Swap::new(&kernels(name), "my.wgsl", &source.replace(from, to)) {
+            Ok(swap) => swap.notes().iter().map(Finding::to_string).collect::<Vec<_>>().join("\n"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn the_own_texts_can_be_swapped_in() {
+        for kernel in ops::kernels() {
+            let swap = Swap::new(&[kernel], "my.wgsl", kernel.source).unwrap();
+            assert!(swap.notes().is_empty());
+            // The whole text that is compiled will do as well: what it brings itself is not put behind it again.
+            let whole = Swap::new(&[kernel], "my.wgsl", &kernel.wgsl()).unwrap();
+            assert!(whole.replacement(kernel).unwrap().shared.is_empty(), "{}", kernel.name);
+        }
+    }
+
+    #[test]
+    fn errors_in_the_text_have_their_line() {
+        let line = |from: &str| own("concat").lines().position(|l| l.contains(from)).unwrap() + 1;
+        let text = said("concat", "let b = at / width;", "let b = at / ;");
+        assert!(text.starts_with(&format!("my.wgsl:{}:18: expected expression", line("let b = at / width;"))), "{text}");
+        assert!(text.contains("    let b = at / ;\n   |                  ^"), "{text}");
+        let text = said("concat", "joined[at] = dense[", "joined[at] = tense[");
+        assert!(text.starts_with(&format!("my.wgsl:{}:22: no definition in scope", line("joined[at] = dense["))), "{text}");
+        let text = said("concat", "joined[at] = dense[b * concat.dim + column]", "joined[at] = column");
+        assert!(text.starts_with(&format!("my.wgsl:{}:", line("joined[at] = dense["))), "{text}");
+    }
+
+    #[test]
+    fn errors_behind_the_text_are_said_to_be_there() {
+        let source = own("concat").trim_end().trim_end_matches('}');
+        let text = Swap::new(&kernels("concat"), "my.wgsl", source).unwrap_err().to_string();
+        assert!(text.starts_with("shaders/shared/") && text.contains("is put behind `my.wgsl`"), "{text}");
+        let text = said("concat", "let b = at / width;", "let b = u32(code_at(at, 1u, 4u));");
+        assert!(text.contains("`code_at` stands in `shaders/shared/pack.wgsl`, which is not put behind"), "{text}");
+    }
+
+    #[test]
+    fn bindings_and_parameters_are_compared() {
+        let text = said("concat", "@binding(2) var<storage, read> pooled", "@binding(7) var<storage, read> pooled");
+        assert!(text.contains("`pooled` is @group(0) @binding(7)") && text.contains("my.wgsl:"), "{text}");
+        let text = said("concat", "var<storage, read> dense", "var<storage, read_write> dense");
+        assert!(text.contains("@binding(1) of `concat_forward` is `read_write` here and `read` in Rust (`dense`)"), "{text}");
+        let text = said("concat", "tables: u32,", "tables: f32,");
+        assert!(text.contains("`concat` has { tables: f32, dim: u32 }, in Rust it is { tables: u32, dim: u32 }"), "{text}");
+        let text = said("concat", "fn concat_backward", "fn backward");
+        assert!(text.is_empty(), "an op's text may leave kernels out: {text}");
+        let text = said("concat", "fn concat_", "fn ");
+        assert!(
+            text.contains("`my.wgsl` has no compute entry point `concat_forward`, `concat_backward`; it has `forward`, `backward`"),
+            "{text}"
+        );
+        let source = own("row_scale").replace("rows: array<u32>", "rows: array<i32>").replace("rows[u]", "u32(rows[u])");
+        let text = Swap::new(&kernels("row_scale"), "my.wgsl", &source).unwrap_err().to_string();
+        assert!(text.contains("@binding(1) of `gather_row_scaled` is array<i32> here and array<u32> in Rust (`rows`)"), "{text}");
+    }
+
+    #[test]
+    fn what_may_run_is_noted() {
+        let text = said("concat", "@workgroup_size(64)", "@workgroup_size(128)");
+        assert!(text.contains("a workgroup of 128, in Rust it is 64"), "{text}");
+        let text = said("concat", "joined[at] = pooled[b * concat.tables * concat.dim + column - concat.dim];", "");
+        assert!(text.contains("`concat_forward` does not use its binding `pooled`"), "{text}");
+        let text = said("concat", "tables: u32,", "bags: u32,").replace("concat.tables", "concat.bags");
+        assert!(text.contains("tables"), "{text}");
+    }
+
+    #[test]
+    fn a_replacement_may_take_another_grid() {
+        let source = format!("//@ grid matmul_nt: x / 2, y * 4\n{}", own("matmul"));
+        let swap = Swap::new(&kernels("matmul"), "my.wgsl", &source).unwrap();
+        let mut case = ops::matmul::SHAPES[0](); // 13 to 512: 16 x 4 workgroups
+        let before: Vec<[u32; 3]> = case.plan.phases[0].commands.iter().map(|c| c.grid).collect();
+        assert_eq!(before[0], [16, 4, 1]);
+        swap.apply(&mut case.plan);
+        let after: Vec<[u32; 3]> = case.plan.phases[0].commands.iter().map(|c| c.grid).collect();
+        assert_eq!((after[0], &after[1..]), ([8, 16, 1], &before[1..]));
+        assert_eq!(Grid::parse("grid a: x / 2").unwrap().of([3, 1, 1]), [2, 1, 1], "rounded up");
+        for lie in ["grid a: w / 2", "grid a: x / 0", "grid a: x 2", "grid a", "grid a: x * 2 3", "gird a: x * 2", ""] {
+            assert_eq!(Grid::parse(lie), None, "{lie}");
+        }
+        let text = said("matmul", "struct MatmulParams", "//@ grid matmul: x / 2\nstruct MatmulParams");
+        assert!(text.starts_with("my.wgsl:10:1: ") && text.contains("`//@ grid matmul_nt: x / 2, y * 4`"), "{text}");
+    }
+
+    #[test]
+    fn a_replacement_takes_the_place_of_its_kernel_only() {
+        let swap = Swap::new(&kernels("concat_forward"), "my.wgsl", own("concat")).unwrap();
+        let mut case = ops::concat::cases().remove(0);
+        swap.apply(&mut case.plan);
+        let commands = &case.plan.phases[0].commands;
+        assert!(std::ptr::eq(commands[0].kernel, swap.replacement(commands[0].kernel).unwrap()));
+        assert!(swap.replacement(commands[1].kernel).is_none() && commands[1].kernel.name == "concat_backward");
+    }
+}
