@@ -83,6 +83,8 @@
 //! `train`, and the parts of `data` that read files, are left out.
 
 #[cfg(feature = "cli")]
+pub mod bench;
+#[cfg(feature = "cli")]
 pub mod checkpoint;
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -105,6 +107,7 @@ pub mod packed;
 mod partial;
 pub mod plan;
 pub mod predictor;
+pub mod profile;
 pub mod quant;
 pub mod rng;
 pub mod session;

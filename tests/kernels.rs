@@ -72,8 +72,8 @@ fn bindings_and_sizes_are_those_of_the_kernels() {
 fn elem(module: &naga::Module, ty: naga::Handle<naga::Type>) -> Elem {
     let naga::TypeInner::Array { base, .. } = module.types[ty].inner else { panic!("a storage binding that is no array") };
     match module.types[base].inner {
-        naga::TypeInner::Scalar(s) if s.kind == naga::ScalarKind::Float => Elem::F32,
-        naga::TypeInner::Scalar(s) if s.kind == naga::ScalarKind::Uint => Elem::U32,
+        naga::TypeInner::Scalar(scalar) | naga::TypeInner::Vector { scalar, .. } if scalar.kind == naga::ScalarKind::Float => Elem::F32,
+        naga::TypeInner::Scalar(scalar) | naga::TypeInner::Vector { scalar, .. } if scalar.kind == naga::ScalarKind::Uint => Elem::U32,
         ref other => panic!("{other:?}"),
     }
 }

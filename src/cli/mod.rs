@@ -4,8 +4,10 @@ use crate::error::{Error, Result};
 use clap::{Parser, Subcommand};
 use std::io::{ErrorKind, Write};
 
+mod bench;
 mod comm;
 mod devices;
+mod dry_run;
 mod eval;
 mod export;
 mod import;
@@ -13,9 +15,11 @@ mod live;
 mod options;
 mod pack;
 mod predict;
+mod profile;
 mod ranks;
 mod stop;
 mod summary;
+mod table;
 mod train;
 mod workers;
 
@@ -40,6 +44,7 @@ Examples:
   dqrm pack runs/kaggle-int4-seed0                 one file, an eighth of the size
   dqrm export runs/kaggle-int4-seed0/model.safetensors --format onnx
   dqrm comm --preset kaggle --workers 4            what workers would send each other
+  dqrm bench step                                  training steps a second
   dqrm devices
 
 `dqrm COMMAND --help` explains every setting.";
@@ -61,6 +66,8 @@ pub enum Command {
     Export(export::ExportArgs),
     /// Show what workers would send each other, without training
     Comm(Box<comm::CommArgs>),
+    /// Measure steps, loading and prediction on this computer
+    Bench(Box<bench::BenchArgs>),
     /// List the adapters and which presets fit them
     Devices(devices::DevicesArgs),
 }
@@ -83,6 +90,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Import(args) => import::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Comm(args) => comm::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Devices(args) => devices::run(&args),
     }
 }

@@ -5,9 +5,11 @@
 use crate::plan::Kernel;
 
 pub mod case;
+mod cost;
 pub(crate) mod parallel;
 
 pub use case::Case;
+pub use cost::{Cost, Live, cost};
 
 macro_rules! ops {
     ($($op:ident),* $(,)?) => {
@@ -42,5 +44,6 @@ ops![
     lsq,
     packed_bag,
     packed_matmul,
-    gradient_codes
+    gradient_codes,
+    copy
 ];
