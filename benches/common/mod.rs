@@ -1,5 +1,5 @@
 //! What the benchmarks share: options from the command line, and what to say of repeated timings.
-#![allow(dead_code, reason = "each benchmark uses its part")]
+#![allow(dead_code, unused_imports, reason = "each benchmark uses its part")]
 
 use std::time::Instant;
 

@@ -43,7 +43,7 @@ pub struct Variant {
     pub samples_per_second: Spread,
     /// Milliseconds of a step at the median.
     pub step_milliseconds: f64,
-    /// Operations a second of the formula [`Flops`], at the median.
+    /// Operations a second by the formula of [`flops_of_sample`], at the median.
     pub flops_per_second: f64,
     /// The share of the ceiling.
     pub flops_share: f64,
@@ -74,23 +74,17 @@ pub struct BatchReport {
     pub ratio: Spread,
 }
 
-/// Operations of a training step by the formula that rates are quoted with: forward, and twice as much backward.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Flops;
-
-impl Flops {
-    /// `3 (2 Σ inputs outputs + 2 P D)` for each sample, with the P pairs of the dot interaction of K + 1 vectors of width D.
-    pub fn of_sample(shape: &Shape) -> u64 {
-        let network = Network::new(shape);
-        let layers: u64 = network.layers().map(|l| (l.linear.inputs * l.linear.outputs) as u64).sum();
-        let vectors = shape.tables() as u64 + 1;
-        let pairs = match (shape.interaction, shape.diagonal) {
-            (Interaction::Dot, false) => vectors * (vectors - 1) / 2,
-            (Interaction::Dot, true) => vectors * (vectors + 1) / 2,
-            (Interaction::Cat, _) => 0,
-        };
-        3 * (2 * layers + 2 * pairs * shape.dim as u64)
-    }
+/// Operations of a training step for each sample by the formula that rates are quoted with, forward and twice as much
+/// backward: `3 (2 Σ inputs outputs + 2 P D)`, with the P pairs of the dot interaction of K + 1 vectors of width D.
+pub fn flops_of_sample(shape: &Shape) -> u64 {
+    let layers: u64 = Network::new(shape).layers().map(|l| (l.linear.inputs * l.linear.outputs) as u64).sum();
+    let vectors = shape.tables() as u64 + 1;
+    let pairs = match (shape.interaction, shape.diagonal) {
+        (Interaction::Dot, false) => vectors * (vectors - 1) / 2,
+        (Interaction::Dot, true) => vectors * (vectors + 1) / 2,
+        (Interaction::Cat, _) => 0,
+    };
+    3 * (2 * layers + 2 * pairs * shape.dim as u64)
 }
 
 /// A session and the number of its next step.
@@ -218,7 +212,7 @@ fn variant(name: &'static str, session: &Session, batch: &Batch, rounds: Vec<f64
     let samples_per_second = Spread::of(&rounds);
     let cost = step_cost(session.plan(), batch);
     let steps = samples_per_second.median / batch.samples as f64;
-    let flops_per_second = samples_per_second.median * Flops::of_sample(session.shape()) as f64;
+    let flops_per_second = samples_per_second.median * flops_of_sample(session.shape()) as f64;
     let row_bytes_per_second = steps * cost.row_bytes as f64;
     Variant {
         name,
@@ -244,7 +238,7 @@ mod tests {
         // bottom 13-512-256-64-16, top 367-512-256-1, 27 vectors of width 16
         let shape = Model { preset: Preset::Kaggle, ..Model::default() }.shape(None, None).unwrap();
         let layers = 13 * 512 + 512 * 256 + 256 * 64 + 64 * 16 + 367 * 512 + 512 * 256 + 256;
-        assert_eq!(Flops::of_sample(&shape), 3 * (2 * layers + 2 * 351 * 16));
+        assert_eq!(flops_of_sample(&shape), 3 * (2 * layers + 2 * 351 * 16));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::comm::{aligned, size};
 use super::live::{Live, grouped};
 use super::options::choice;
-use super::table::{bytes_per_second, flops_per_second};
+use super::table::{bytes_per_second, flops_per_second, short};
 use super::{note, print};
 use crate::bench::data::DataReport;
 use crate::bench::infer::{self, InferReport, Ready};
@@ -193,7 +193,7 @@ fn steps(args: &StepArgs) -> Result<()> {
         rows: shape.rows.iter().sum(),
         embedding_parameters: shape.embedding_parameters(),
         mlp_parameters: shape.mlp_parameters(),
-        flops_of_a_sample: step::Flops::of_sample(&shape),
+        flops_of_a_sample: step::flops_of_sample(&shape),
         seconds: args.effort.seconds,
         ceiling,
         batches: &batches,
@@ -227,8 +227,8 @@ fn step_text(f: &StepFigures<'_>) -> String {
         let mut rows = vec![titles.map(String::from).to_vec()];
         for v in &b.variants {
             let [median, min, max] = spread(&v.samples_per_second);
-            let share = |share: f64| format!("{:.0} %", 100.0 * share);
-            let giga = |rate: f64| format!("{:.2}", rate / 1e9);
+            let share = |share: f64| format!("{:.1} %", 100.0 * share);
+            let giga = |rate: f64| short(rate / 1e9);
             rows.push(vec![
                 v.name.into(),
                 median,

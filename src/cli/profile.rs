@@ -2,6 +2,7 @@
 
 use super::comm::aligned;
 use super::live::grouped;
+use super::table::short;
 use crate::error::{Error, Result};
 use crate::profile::{CommandProfile, Profile};
 use std::path::{Path, PathBuf};
@@ -46,7 +47,7 @@ pub(super) fn table(p: &Profile) -> String {
     let row = |name: String, c: &CommandProfile| {
         let rate = |amount: u64| match amount {
             0 => String::new(),
-            amount => format!("{:.2}", amount as f64 / c.seconds.max(1e-12) / 1e9),
+            amount => short(amount as f64 / c.seconds.max(1e-12) / 1e9),
         };
         let calls = c.calls as f64 / p.steps as f64;
         let calls = if calls.fract() == 0.0 { format!("{calls:.0}") } else { format!("{calls:.2}") };

@@ -61,7 +61,8 @@ pub struct DryRun {
     pub memory: Vec<Part>,
     /// Bytes on the device.
     pub device_bytes: u64,
-    /// Memory that is free on this computer, in bytes, where the tables lie there and the system tells.
+    /// Memory that is free on this computer, in bytes, where the tables lie there (the CPU engine, software adapters) and the
+    /// system tells.
     pub available: Option<u64>,
     /// Bindings the tables are cut into.
     pub bindings: usize,
@@ -166,7 +167,9 @@ fn memory_of(plan: &Plan, total: u64) -> Vec<Part> {
     for (name, list) in kinds {
         parts.push(Part { name, bytes: sum(&|b| b.role != Role::Input && matches(&b.name, list)), on_device: true });
     }
-    parts.push(Part { name: "the batch", bytes: sum(&|b| b.role == Role::Input), on_device: true });
+    let of_workers = |b: &crate::plan::BufferDecl| b.name.starts_with("exchange.") && b.role != Role::Scratch;
+    parts.push(Part { name: "the batch", bytes: sum(&|b| b.role == Role::Input && !of_workers(b)), on_device: true });
+    parts.push(Part { name: "what workers exchange", bytes: sum(&of_workers), on_device: true });
     let left = total.saturating_sub(parts.iter().map(|p| p.bytes).sum());
     parts.push(Part { name: "activations, results and scratch", bytes: left, on_device: true });
     parts.retain(|p| p.bytes > 0);
@@ -230,7 +233,7 @@ pub fn dry_run(config: &Config, preparing: &mut Preparing<'_>) -> Result<DryRun>
         batch: config.train.batch,
         memory,
         device_bytes: schedule.bytes() + parameters,
-        available: if adapter.is_none() { memory::available() } else { None },
+        available: if adapter.as_ref().is_none_or(|a| a.is_software()) { memory::available() } else { None },
         bindings: tables.shards(),
         largest_buffer: schedule.slots.iter().map(|&len| 4 * len as u64).max().unwrap_or(0),
         most_bound: commands().map(|c| c.views.len()).max().unwrap_or(0),
