@@ -1,5 +1,6 @@
-//! Training steps per second: the Kaggle shape, FP32 against INT4 (P = 200), taken in turns so that
-//! both see the same machine. Batches are made before the clock starts; uploading them belongs to a step.
+//! Training steps per second: the Kaggle shape, FP32 against INT4 (P = 200), taken in turns so that both see the same
+//! machine (`dqrm bench step` prints more of the same). With `--profile` the time of each command, for whole periods of
+//! the scale refresh.
 //!
 //! ```text
 //! cargo bench --bench step -- [--device cpu|gpu|NAME] [--rounds N] [--seconds S] [--batch B]
@@ -9,203 +10,78 @@
 
 mod common;
 
-use common::{Options, Spread, seconds};
-use dqrm::config::{Config, Device, Model, Preset, Quant, Shape, Synthetic, Train};
-use dqrm::data::synthetic::Clicks;
-use dqrm::data::{Batch, Block, Samples};
-use dqrm::engine::Engine;
-use dqrm::engine::cpu::CpuEngine;
-use dqrm::model::Network;
-use dqrm::plan::schedule::Schedule;
-use dqrm::plan::{StepUniform, View};
+use common::Options;
+use dqrm::bench::ceiling;
+use dqrm::bench::step::{PERIOD, StepOptions, batches, clicks, config, measure};
+use dqrm::config::{Device, Model, Preset, Shape};
+use dqrm::profile::{CommandProfile, HostTimes, Profile};
 use dqrm::quant::Bits;
 use dqrm::session::Session;
-use dqrm::step::{self, phase};
-use dqrm::tables::Tables;
 use pollster::block_on;
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 const USAGE: &str = "use --device cpu|gpu|NAME, --rounds N, --seconds S, --batch B, --max-rows R, --profile";
-/// Table scales are recomputed once in this many steps.
-const PERIOD: u64 = 200;
 
-/// A session and the number of its next step.
-struct Runner {
-    session: Session,
-    step: u64,
-}
-
-impl Runner {
-    fn new(shape: &Shape, config: &Config, max_bag: &[usize]) -> dqrm::Result<Runner> {
-        let mut session = block_on(Session::load(shape, config, max_bag))?;
-        session.initialise(1, &mut |_, _| {})?;
-        Ok(Runner { session, step: 0 })
-    }
-
-    /// Steps in whole rounds of results until `limit` seconds have passed; gives samples per second.
-    /// Reading the results waits for the device, so all the steps counted are done.
-    fn run(&mut self, batches: &[Batch], limit: f64) -> dqrm::Result<f64> {
-        let (start, mut samples) = (Instant::now(), 0);
-        loop {
-            for _ in 0..Session::RING {
-                let batch = &batches[self.step as usize % batches.len()];
-                self.session.train_step(self.step, batch)?;
-                self.step += 1;
-                samples += batch.samples;
-                if start.elapsed().as_secs_f64() > limit {
-                    break;
-                }
-            }
-            let results = block_on(self.session.history())?;
-            assert!(results.iter().all(|r| r.loss.is_finite()), "the loss is no number");
-            let elapsed = start.elapsed().as_secs_f64();
-            if elapsed >= limit {
-                return Ok(samples as f64 / elapsed);
-            }
+fn compare(shape: &Shape, options: &StepOptions) -> dqrm::Result<()> {
+    let (device, reports) = measure(shape, options, &ceiling::measure(&options.device)?, &mut |_, _, _| {})?;
+    for report in reports {
+        let (different, rounds) = (report.different, report.ratios.len());
+        println!(
+            "\nbatch {}, {different} different batches, {rounds} rounds of {} s each, on {}",
+            report.batch, options.seconds, device.name
+        );
+        println!("{:>12} {:>14} {:>14} {:>14} {:>10}", "", "samples/s", "min", "max", "ms/step");
+        for v in &report.variants {
+            let s = v.samples_per_second;
+            println!("{:>12} {:>14.0} {:>14.0} {:>14.0} {:>10.3}", v.name, s.median, s.min, s.max, v.step_milliseconds);
         }
+        let s = report.ratio;
+        println!("{:>12} {:>14.3} {:>14.3} {:>14.3}", "INT4 / FP32", s.median, s.min, s.max);
     }
-}
-
-fn quant(bits: Bits) -> Quant {
-    Quant { embedding_bits: bits, mlp_bits: bits, period: PERIOD, ..Quant::default() }
-}
-
-fn config(device: &Device, bits: Bits, batch: usize) -> Config {
-    let train = Train { batch, eval_batch: batch, ..Train::default() };
-    Config { device: device.clone(), quant: quant(bits), train, ..Config::default() }
-}
-
-/// `count` different batches.
-fn batches(clicks: &Clicks, tables: &Tables, size: usize, count: usize) -> dqrm::Result<Vec<Batch>> {
-    let mut block = Block::new();
-    let one = |i: usize| {
-        block.clear();
-        clicks.fetch(&((i * size) as u64..((i + 1) * size) as u64).collect::<Vec<_>>(), &mut block)?;
-        Batch::prepare(&block, tables)
-    };
-    (0..count).map(one).collect()
-}
-
-fn compare(shape: &Shape, clicks: &Clicks, device: &Device, size: usize, count: usize, rounds: usize, limit: f64) -> dqrm::Result<()> {
-    let load = |bits| Runner::new(shape, &config(device, bits, size), clicks.max_bag());
-    let (mut fp32, mut int4) = (load(Bits::None)?, load(Bits::B4)?);
-    let batches = batches(clicks, fp32.session.tables(), size, count)?;
-    for runner in [&mut fp32, &mut int4] {
-        runner.run(&batches, limit / 4.0)?;
-    }
-    let mut rates = [Vec::new(), Vec::new()];
-    for _ in 0..rounds {
-        rates[0].push(fp32.run(&batches, limit)?);
-        rates[1].push(int4.run(&batches, limit)?);
-    }
-    let ratios: Vec<f64> = rates[1].iter().zip(&rates[0]).map(|(a, b)| a / b).collect();
-    println!("\nbatch {size}, {} different batches, {rounds} rounds of {limit} s each, on {}", batches.len(), fp32.session.device().name);
-    println!("{:>12} {:>14} {:>14} {:>14} {:>10}", "", "samples/s", "min", "max", "ms/step");
-    for (name, rates) in ["FP32", "INT4"].iter().zip(&rates) {
-        let s = Spread::of(rates);
-        println!("{name:>12} {:>14.0} {:>14.0} {:>14.0} {:>10.3}", s.median, s.min, s.max, 1e3 * size as f64 / s.median);
-    }
-    let s = Spread::of(&ratios);
-    println!("{:>12} {:>14.3} {:>14.3} {:>14.3}", "INT4 / FP32", s.median, s.min, s.max);
     Ok(())
 }
 
-/// The plan of a step on a bare CPU engine, with the weights of a fresh session.
-struct Bench {
-    engine: CpuEngine,
-    recorded: step::Recorded,
-}
-
-impl Bench {
-    fn new(shape: &Shape, config: &Config, max_bag: &[usize]) -> dqrm::Result<Bench> {
-        let mut session = Runner::new(shape, config, max_bag)?.session;
-        let recorded = step::record(shape, config, session.tables(), max_bag, Session::RING);
-        let schedule = Schedule::new(recorded.plan.clone(), &CpuEngine::limits(None))?;
-        let mut engine = CpuEngine::load(schedule);
-        let mut row = 0;
-        for (k, &rows) in shape.rows.iter().enumerate() {
-            let values = block_on(session.read(&format!("emb_l.{k}.weight"), 0, rows as usize * shape.dim))?;
-            engine.write(View { offset: row, len: values.len(), ..recorded.shards[0] }, bytemuck::cast_slice(&values))?;
-            row += values.len();
-        }
-        for layer in Network::new(shape).layers() {
-            for (part, view) in [("weight", layer.weight(recorded.weights)), ("bias", layer.bias(recorded.weights))] {
-                let values = block_on(session.read(&format!("{}.{part}", layer.name), 0, view.len))?;
-                engine.write(view, bytemuck::cast_slice(&values))?;
-            }
-        }
-        Ok(Bench { engine, recorded })
-    }
-
-    fn upload(&mut self, batch: &Batch) -> dqrm::Result<()> {
-        let r = &self.recorded;
-        self.engine.write(r.dense, bytemuck::cast_slice(&batch.dense))?;
-        self.engine.write(r.labels, bytemuck::cast_slice(&batch.labels))?;
-        let lists = [
-            (r.batch.bag_offsets, &batch.bag_offsets),
-            (r.batch.bag_rows, &batch.bag_rows),
-            (r.batch.rows, &batch.rows),
-            (r.batch.row_tables, &batch.row_tables),
-            (r.batch.shard_offsets, &batch.shard_offsets),
-            (r.batch.row_offsets, &batch.row_offsets),
-            (r.batch.row_samples, &batch.row_samples),
-        ];
-        lists.into_iter().try_for_each(|(view, words)| self.engine.write(view, words))
-    }
-
-    /// Runs a step command by command and adds up the seconds by (phase, kernel, label).
-    fn step(&mut self, number: u64, batch: &Batch, times: &mut BTreeMap<[String; 3], f64>) -> dqrm::Result<()> {
-        let add = |times: &mut BTreeMap<[String; 3], f64>, key: [&str; 3], s| *times.entry(key.map(String::from)).or_default() += s;
-        let start = Instant::now();
-        self.upload(batch)?;
-        add(times, ["upload", "", ""], start.elapsed().as_secs_f64());
-        let uniform = StepUniform { lr: 0.01, lr_rows: 0.01, ..StepUniform::evaluate(batch.samples, batch.touched()) };
-        for (p, phase) in self.recorded.plan.phases.iter().enumerate() {
-            let due = match phase.name {
-                phase::REFRESH => number.is_multiple_of(PERIOD),
-                name => name == phase::GRADIENTS || name == phase::UPDATE,
-            };
-            for (c, command) in phase.commands.iter().enumerate().filter(|_| due) {
-                let mut outcome = Ok(());
-                let s = seconds(|| outcome = self.engine.run_command(p, c, &uniform));
-                outcome?;
-                add(times, [phase.name, command.kernel.name, &command.label], s);
-            }
-        }
-        Ok(())
+fn print_shares(title: &str, parts: &[CommandProfile], profile: &Profile, most: usize) {
+    let total = profile.commands_seconds();
+    println!("\n{title}: {:.1} us per step in all", 1e6 * total / profile.steps as f64);
+    for c in parts.iter().take(most) {
+        let name = format!("{} {} {}", c.phase, c.kernel, c.label);
+        println!("  {name:<48} {:>10.1} us {:>6.1} %", 1e6 * c.seconds / profile.steps as f64, 100.0 * c.seconds / total);
     }
 }
 
-fn print_shares(title: &str, parts: impl Iterator<Item = (String, f64)>, steps: u64, most: usize) {
-    let mut sums: BTreeMap<String, f64> = BTreeMap::new();
-    parts.for_each(|(name, s)| *sums.entry(name).or_default() += s);
-    let total: f64 = sums.values().sum();
-    let mut sorted: Vec<_> = sums.into_iter().collect();
-    sorted.sort_by(|a, b| b.1.total_cmp(&a.1));
-    println!("\n{title}: {:.1} us per step in all", 1e6 * total / steps as f64);
-    for (name, s) in sorted.iter().take(most) {
-        println!("  {name:<48} {:>10.1} us {:>6.1} %", 1e6 * s / steps as f64, 100.0 * s / total);
-    }
-}
-
-/// Times every command alone on the CPU engine, for whole periods of the scale refresh.
-fn profile(shape: &Shape, clicks: &Clicks, size: usize, count: usize, limit: f64) -> dqrm::Result<()> {
+/// Times every command, for whole periods of the scale refresh.
+fn profile(shape: &Shape, device: &Device, size: usize, limit: f64) -> dqrm::Result<()> {
+    let clicks = clicks(shape);
     for bits in [Bits::None, Bits::B4] {
-        let config = config(&Device::Cpu, bits, size);
-        let mut bench = Bench::new(shape, &config, clicks.max_bag())?;
-        let batches = batches(clicks, &Tables::new(&shape.rows, shape.dim, u64::MAX)?, size, count)?;
-        for number in 0..5 {
-            bench.step(number, &batches[number as usize % count], &mut BTreeMap::new())?;
+        let mut session = block_on(Session::load_profiled(shape, &config(device, bits, size), dqrm::data::Samples::max_bag(&clicks)))?;
+        session.initialise(1, &mut |_, _| {})?;
+        let batches = batches(&clicks, session.tables(), size)?;
+        let origin = Instant::now();
+        let clock = || origin.elapsed().as_secs_f64();
+        let mut profile = Profile::new(session.device().name.clone());
+        let mut number = 0u64;
+        let mut begun = clock();
+        while clock() - begun < limit || !profile.steps.is_multiple_of(PERIOD) || profile.steps == 0 {
+            let batch = &batches[number as usize % batches.len()];
+            let begin = clock();
+            let run = session.train_step_timed(number, batch, &clock)?;
+            if number >= 5 {
+                profile.push(session.plan(), number, batch, HostTimes { wait: begin, begin, end: clock() }, &run);
+            } else {
+                begun = clock();
+            }
+            number += 1;
+            if number.is_multiple_of(Session::RING as u64) {
+                block_on(session.history())?;
+            }
         }
-        let (mut times, mut steps, start) = (BTreeMap::new(), 0u64, Instant::now());
-        while start.elapsed().as_secs_f64() < limit || !steps.is_multiple_of(PERIOD) {
-            bench.step(steps, &batches[steps as usize % count], &mut times)?;
-            steps += 1;
-        }
-        println!("\n=== {bits}, batch {size}, {steps} steps, CPU engine, {} threads", rayon::current_num_threads());
-        print_shares("by kernel", times.iter().map(|([p, k, _], s)| (format!("{p} {k}"), *s)), steps, usize::MAX);
-        print_shares("by command", times.iter().map(|([p, k, l], s)| (format!("{p} {k} {l}"), *s)), steps, 24);
+        println!("\n=== {bits}, batch {size}, {} steps, {}, {}", profile.steps, profile.device, profile.timer);
+        println!("upload: {:.1} us per step", 1e6 * profile.upload / profile.steps as f64);
+        print_shares("by kernel", &profile.kernels(), &profile, usize::MAX);
+        let mut commands = profile.commands.clone();
+        commands.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+        print_shares("by command", &commands, &profile, 24);
     }
     Ok(())
 }
@@ -214,22 +90,15 @@ fn run() -> dqrm::Result<()> {
     let values = ["--device", "--rounds", "--seconds", "--batch", "--max-rows"];
     let options = Options::parse(USAGE, &["--profile"], &values);
     let device = Device::from(options.value("--device", "cpu".to_string()));
-    let (rounds, limit) = (options.value("--rounds", 5usize).max(1), options.value("--seconds", 3.0));
+    let (rounds, seconds) = (options.value("--rounds", 5usize).max(1), options.value("--seconds", 3.0));
     let model = Model { preset: Preset::Kaggle, max_rows: Some(options.value("--max-rows", 100_000)), ..Model::default() };
     let shape = model.shape(None, None)?;
-    let synthetic = Synthetic { samples: 1 << 20, ..Synthetic::default() };
-    let clicks = Clicks::new(&synthetic, 1, shape.dense, shape.rows.clone());
     println!("{} rows in {} tables, {} MLP parameters", shape.rows.iter().sum::<u64>(), shape.tables(), shape.mlp_parameters());
     let sizes: Vec<usize> = options.text("--batch").map_or(vec![128, 2048], |_| vec![options.value("--batch", 128)]);
-    for size in sizes {
-        let count = (8192usize / size.max(1)).max(10).min((1 << 20) / size.max(1)).max(1); // 64 batches of 128, 10 of 2048
-        if options.flag("--profile") {
-            profile(&shape, &clicks, size, count, limit)?;
-        } else {
-            compare(&shape, &clicks, &device, size, count, rounds, limit)?;
-        }
+    if options.flag("--profile") {
+        return sizes.into_iter().try_for_each(|size| profile(&shape, &device, size, seconds));
     }
-    Ok(())
+    compare(&shape, &StepOptions { device, batches: sizes, rounds, seconds })
 }
 
 fn main() {

@@ -6,7 +6,7 @@
 //! - [`compare`]: runs a [`Case`](crate::ops::Case) on an engine and compares it with the twins.
 //! - [`inspect`]: errors in a shader's text, and whether it fits what the kernel declares.
 //! - [`swap`]: kernels with another text.
-//! - [`timing`], [`ceiling`]: how long a kernel takes, and the most that the device gives.
+//! - [`timing`]: how long a kernel takes.
 
 use crate::engine::Engine;
 use crate::engine::cpu::CpuEngine;
@@ -15,7 +15,6 @@ use crate::error::Result;
 use crate::plan::Plan;
 use crate::plan::schedule::Schedule;
 
-pub mod ceiling;
 pub mod compare;
 pub mod describe;
 #[cfg(feature = "lab")]

@@ -68,8 +68,9 @@
 //! 16. [`packed`]: a finished model as codes and scales, and [`predictor`], which runs it.
 //! 17. [`import`]: weights of a PyTorch DLRM, from safetensors and `.pt` files.
 //! 18. [`onnx`], [`state_dict`]: models and weights for other programs.
-//! 19. [`mod@train`]: the loop: next batch, step, report, evaluate, save; and packing a run.
-//! 20. [`cli`]: the commands. The only part that prints.
+//! 19. [`profile`], [`bench`]: where a step's time goes, and what the device gives at best.
+//! 20. [`mod@train`]: the loop: next batch, step, report, evaluate, save; and packing a run.
+//! 21. [`cli`]: the commands. The only part that prints.
 //!
 //! # Letters
 //!
@@ -81,9 +82,11 @@
 //!
 //! `lab` adds the checks of shader texts to [`lab`], for which it needs naga; `cli` includes it.
 //! `cli`, on by default, is everything that needs an operating system: files, threads for loading,
-//! the terminal. Without it the modules `checkpoint`, `cli`, `config_file`, `import`, `onnx`, `state_dict` and
+//! the terminal. Without it the modules `bench`, `checkpoint`, `cli`, `config_file`, `import`, `onnx`, `state_dict` and
 //! `train`, and the parts of `data` that read files, are left out.
 
+#[cfg(feature = "cli")]
+pub mod bench;
 #[cfg(feature = "cli")]
 pub mod checkpoint;
 #[cfg(feature = "cli")]
@@ -108,6 +111,7 @@ pub mod packed;
 mod partial;
 pub mod plan;
 pub mod predictor;
+pub mod profile;
 pub mod quant;
 pub mod rng;
 pub mod session;

@@ -2,9 +2,9 @@
 
 use crate::config::{Config, Shape};
 use crate::data::Batch;
-use crate::engine::Engine;
 use crate::engine::cpu::CpuEngine;
 use crate::engine::gpu::{GpuAdapter, GpuEngine};
+use crate::engine::{Engine, TimedRun};
 use crate::error::{Error, Result};
 use crate::plan::schedule::Schedule;
 use crate::plan::{StepUniform, View};
@@ -43,6 +43,16 @@ pub struct DeviceInfo {
     pub name: String,
     /// Why this one, when that deserves a word (`no GPU found, so …`).
     pub reason: String,
+}
+
+impl DeviceInfo {
+    /// An adapter, or the CPU engine.
+    pub(crate) fn of(adapter: Option<&GpuAdapter>, reason: String) -> DeviceInfo {
+        match adapter {
+            Some(a) => DeviceInfo { engine: "gpu", name: format!("{} ({}, {})", a.name, a.backend, a.driver), reason },
+            None => DeviceInfo { engine: "cpu", name: format!("{} threads", rayon::current_num_threads()), reason },
+        }
+    }
 }
 
 /// Batches of more samples would run into the loop limit of software adapters (llvmpipe ends an
@@ -95,6 +105,15 @@ impl Session {
     /// Like [`Session::load`], with tables cut into bindings of at most `max_binding` bytes even
     /// where the device allows more.
     pub async fn load_cut(shape: &Shape, config: &Config, max_bag: &[usize], max_binding: u64) -> Result<Session> {
+        Session::load_with(shape, config, max_bag, max_binding, false).await
+    }
+
+    /// Like [`Session::load`], ready for [`Session::train_step_timed`].
+    pub async fn load_profiled(shape: &Shape, config: &Config, max_bag: &[usize]) -> Result<Session> {
+        Session::load_with(shape, config, max_bag, u64::MAX, true).await
+    }
+
+    async fn load_with(shape: &Shape, config: &Config, max_bag: &[usize], max_binding: u64, profile: bool) -> Result<Session> {
         shape.validate()?;
         config.validate()?;
         config.workers.check_width(shape.dim)?;
@@ -113,13 +132,13 @@ impl Session {
             )));
         }
         match devices::choose(&config.device).await? {
-            (Some(adapter), reason) => Session::on_gpu(&adapter, reason, shape, config, max_bag, max_binding).await,
+            (Some(adapter), reason) => Session::on_gpu(&adapter, reason, shape, config, max_bag, max_binding, profile).await,
             (None, reason) => {
                 let tables = Tables::new(&shape.rows, shape.dim, max_binding)?;
                 let recorded = step::record(shape, config, &tables, max_bag, Session::RING);
                 let schedule = Schedule::new(recorded.plan.clone(), &CpuEngine::limits(None))?;
                 let engine = Box::new(CpuEngine::load(schedule));
-                let device = DeviceInfo { engine: "cpu", name: format!("{} threads", rayon::current_num_threads()), reason };
+                let device = DeviceInfo::of(None, reason);
                 Ok(Session::assemble(shape, config, max_bag, tables, recorded, engine, device))
             }
         }
@@ -132,6 +151,7 @@ impl Session {
         config: &Config,
         max_bag: &[usize],
         max_binding: u64,
+        profile: bool,
     ) -> Result<Session> {
         let batch = config.train.batch.max(config.train.eval_batch);
         if adapter.is_software() && batch > SOFTWARE_MAX_BATCH {
@@ -144,9 +164,8 @@ impl Session {
         let tables = Tables::new(&shape.rows, shape.dim, max_binding.min(adapter.limits.max_binding).min(adapter.limits.max_buffer))?;
         let recorded = step::record(shape, config, &tables, max_bag, Session::RING);
         let schedule = Schedule::new(recorded.plan.clone(), &adapter.limits)?;
-        let engine = Box::new(GpuEngine::load(adapter, schedule).await?);
-        let name = format!("{} ({}, {})", adapter.name, adapter.backend, adapter.driver);
-        Ok(Session::assemble(shape, config, max_bag, tables, recorded, engine, DeviceInfo { engine: "gpu", name, reason }))
+        let engine = Box::new(GpuEngine::load_with(adapter, schedule, profile).await?);
+        Ok(Session::assemble(shape, config, max_bag, tables, recorded, engine, DeviceInfo::of(Some(adapter), reason)))
     }
 
     fn assemble(
@@ -205,6 +224,23 @@ impl Session {
     /// # Errors
     /// A batch beyond the capacity; more than [`Session::RING`] steps without [`Session::history`].
     pub fn train_step(&mut self, step: u64, batch: &Batch) -> Result<()> {
+        self.train_step_by(step, batch, |engine, phases, uniform| engine.run(phases, uniform))
+    }
+
+    /// The same step, with the time of each of its commands; waits for the device. `clock` gives seconds.
+    ///
+    /// # Errors
+    /// As [`Session::train_step`]; a session that was not loaded with [`Session::load_profiled`].
+    pub fn train_step_timed(&mut self, step: u64, batch: &Batch, clock: &dyn Fn() -> f64) -> Result<TimedRun> {
+        self.train_step_by(step, batch, |engine, phases, uniform| engine.run_timed(phases, uniform, clock))
+    }
+
+    fn train_step_by<T>(
+        &mut self,
+        step: u64,
+        batch: &Batch,
+        run: impl FnOnce(&mut dyn Engine, &[usize], &StepUniform) -> Result<T>,
+    ) -> Result<T> {
         if self.pending.len() == Session::RING {
             return Err(Error::Plan(format!("{} steps without reading their results", Session::RING)));
         }
@@ -214,9 +250,9 @@ impl Session {
         self.upload(batch, TRAIN)?;
         let phases = self.step_phases(step)?;
         let uniform = self.uniform(step, batch);
-        self.engine.run(&phases, &uniform)?;
+        let outcome = run(self.engine.as_mut(), &phases, &uniform)?;
         self.pending.push((step, batch.samples));
-        Ok(())
+        Ok(outcome)
     }
 
     fn phase(&self, name: &str) -> Result<usize> {

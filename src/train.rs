@@ -9,6 +9,7 @@
 use crate::config::{Config, Format, Shape};
 use crate::error::{Error, Result};
 use crate::metrics::Summary;
+use crate::profile::Profile;
 use crate::session::{DeviceInfo, Session};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -16,6 +17,7 @@ use std::sync::atomic::AtomicBool;
 mod assemble;
 mod card;
 mod comm;
+mod dry_run;
 mod evaluate;
 mod export;
 mod folder;
@@ -33,6 +35,7 @@ mod window;
 
 pub use assemble::{Assembled, Preparing, assemble, resolve, schema};
 pub use comm::{Comm, GradientBytes, MAX_PLAYED, Scheme, comm};
+pub use dry_run::{DryRun, Part, dry_run};
 pub use evaluate::{Each, Scored, Trained, Which};
 pub use export::{ExportFormat, ExportOptions, Exported, export};
 pub use folder::{BEST, CONFIG, IDS, LAST, METRICS, PACKED, free_name};
@@ -68,6 +71,8 @@ pub enum Event<'a> {
         /// Steps done.
         step: u64,
     },
+    /// The steps that were to be profiled are done; the run goes on.
+    Profiled(&'a Profile),
     /// Something the user should know; the run goes on.
     Warning(&'a str),
 }
@@ -156,6 +161,8 @@ pub struct Options<'a> {
     pub stop: &'a AtomicBool,
     /// The run's place among others.
     pub ranks: Ranks,
+    /// Steps whose commands are timed, after a few to warm up; 0 for none.
+    pub profile: u64,
 }
 
 /// What a finished run leaves behind.
@@ -221,6 +228,9 @@ pub fn run_on(config: &Config, data: Assembled, mut options: Options<'_>, observ
     config.validate()?;
     let ranks = std::mem::take(&mut options.ranks);
     ranks.check(&config.workers)?;
+    if options.profile > 0 && config.workers.on() {
+        return Err(Error::Config("commands are timed in runs without workers; leave out --profile or the workers".into()));
+    }
     let leads = ranks.leads();
     for message in data.messages.iter().filter(|_| leads) {
         observe(&Event::Warning(&format!("left out: {message}")));
@@ -234,7 +244,11 @@ pub fn run_on(config: &Config, data: Assembled, mut options: Options<'_>, observ
     if let Some(checkpoint) = &checkpoint {
         checkpoint.check_weights(&data.shape)?;
     }
-    let mut session = pollster::block_on(Session::load(&data.shape, &config, data.samples.max_bag()))?;
+    let mut session = if options.profile > 0 {
+        pollster::block_on(Session::load_profiled(&data.shape, &config, data.samples.max_bag()))?
+    } else {
+        pollster::block_on(Session::load(&data.shape, &config, data.samples.max_bag()))?
+    };
     let mut saved = None;
     match (&options.start, &mut checkpoint) {
         (Start::Init(path), Some(checkpoint)) => {

@@ -781,3 +781,73 @@ fn wrong_flags_of_comm_are_explained() {
     fail(dir, &["comm", "--batch", "0"], &["train.batch", "at least 1"]);
     fail(dir, &["comm", "--preset", "mlperf", "--workers", "64", "--batch", "2048", "--steps", "1"], &["GiB of memory", "fewer workers"]);
 }
+
+#[test]
+fn a_profile_is_a_table_and_a_timeline() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let (code, out, err) = run(
+        dir,
+        &["train", "--device", "cpu", "--samples", "12000", "--out", "a", "--max-steps", "20", "--profile", "--profile-steps", "4"],
+    );
+    assert_eq!(code, 0, "{err}");
+    for word in ["profile   4 steps, 128 samples each", "gradients: matmul_nt", "update: row_sgd", "GFLOP/s", "clock around each command"] {
+        assert!(out.contains(word), "{word}: {out}");
+    }
+    let events: Vec<serde_json::Value> = serde_json::from_slice(&bytes(dir.join("a/profile.json"))).unwrap();
+    let named = |kind: &str| -> Vec<&str> {
+        events.iter().filter(|e| e["ph"] == "M" && e["name"] == kind).map(|e| e["args"]["name"].as_str().unwrap()).collect()
+    };
+    assert_eq!((named("process_name"), named("thread_name").len()), (vec!["dqrm"], 3));
+    let complete: Vec<_> = events.iter().filter(|e| e["ph"] == "X").collect();
+    assert!(complete.iter().all(|e| e["dur"].as_f64().unwrap() >= 0.0 && e["name"].as_str().is_some_and(|n| !n.is_empty())));
+    assert_eq!(complete.iter().filter(|e| e["name"] == "update: row_sgd shard 0" || e["name"] == "row_sgd shard 0").count(), 4);
+    // Timing commands changes nothing that is computed.
+    train(dir, "b", &["--max-steps", "20"]);
+    assert_eq!(bytes(dir.join("a/last.safetensors")), bytes(dir.join("b/last.safetensors")));
+    fail(dir, &["train", "--profile", "--workers", "2", "--samples", "12000", "--out", "c"], &["without workers"]);
+    assert_eq!(run(dir, &["train", "--profile", "my.toml"]).0, 2, "settings are not taken for a timeline");
+}
+
+#[test]
+fn a_dry_run_says_what_a_run_would_take_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let text = succeed(dir, &["train", "--device", "cpu", "--preset", "terabyte", "--dry-run"]);
+    for word in ["embedding tables", "activations", "predicted step", "upload", "all on the device", "GB/s", "GFLOP/s", "one binding"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let found = json(&succeed(dir, &["train", "--device", "cpu", "--preset", "kaggle", "--workers", "2", "--dry-run", "--json"]));
+    let memory = |name: &str| found["memory"].as_array().unwrap().iter().find(|p| p["name"] == name).unwrap()["bytes"].as_u64().unwrap();
+    assert_eq!(memory("embedding tables"), 33_762_577 * 16 * 4);
+    assert!(found["device_bytes"].as_u64().unwrap() > memory("embedding tables"));
+    assert!(found["exchange"][0].as_u64().unwrap() > 0 && found["predicted"]["commands"].as_f64().unwrap() > 0.0);
+    std::fs::write(dir.join("day.tsv"), "0\t1\n").unwrap();
+    let text = succeed(dir, &["train", "--device", "cpu", "--data", "day.tsv", "--preset", "kaggle", "--max-rows", "1000", "--dry-run"]);
+    assert!(text.contains("not prepared yet") && text.contains("the dictionary of the data decides"), "{text}");
+    assert!(!dir.join("runs").exists(), "nothing is left behind");
+}
+
+#[test]
+fn benchmarks_print_a_table_and_write_figures() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let quick = ["--rounds", "2", "--seconds", "0.01", "--json", "f.json"];
+    let figures = |args: &[&str], words: &[&str]| {
+        let out = succeed(dir, &[args, &quick].concat());
+        words.iter().for_each(|word| assert!(out.contains(word), "{word}: {out}"));
+        let value = json(&String::from_utf8(bytes(dir.join("f.json"))).unwrap());
+        assert!(value["machine"]["version"].is_string() && value["machine"]["date"].is_string());
+        value
+    };
+    let tiny = ["bench", "step", "--preset", "tiny", "--max-rows", "100", "--batch", "8", "--device", "cpu"];
+    let steps = figures(&tiny, &["FP32", "INT4 / FP32", "batch 8", "of ceiling"]);
+    assert_eq!(steps["batches"][0]["variants"][1]["rounds"].as_array().unwrap().len(), 2);
+    let data = figures(&["bench", "data", "--preset", "tiny", "--batch", "16", "--threads", "1"], &["synthetic clicks", "samples/s"]);
+    assert!(data["rates"][0]["samples_per_second"]["median"].as_f64().unwrap() > 0.0);
+    train(dir, "a", &["--max-steps", "2"]);
+    succeed(dir, &["pack", "a"]);
+    let infer = figures(&["bench", "infer", "--model", "a/model.safetensors", "--device", "cpu"], &["ms a call", "first prediction"]);
+    assert_eq!(infer["rates"].as_array().unwrap().len(), 3);
+    fail(dir, &["bench", "step", "--batch", "0", "--device", "cpu"], &["--batch 0"]);
+}

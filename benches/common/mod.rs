@@ -1,5 +1,5 @@
 //! What the benchmarks share: options from the command line, and what to say of repeated timings.
-#![allow(dead_code, reason = "each benchmark uses its part")]
+#![allow(dead_code, unused_imports, reason = "each benchmark uses its part")]
 
 use std::time::Instant;
 
@@ -44,23 +44,7 @@ impl Options {
     }
 }
 
-/// Median, least and largest.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) max: f64,
-}
-
-impl Spread {
-    pub(crate) fn of(values: &[f64]) -> Spread {
-        let mut sorted = values.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let half = sorted.len() / 2;
-        let median = if sorted.len() % 2 == 1 { sorted[half] } else { (sorted[half - 1] + sorted[half]) / 2.0 };
-        Spread { median, min: sorted[0], max: sorted[sorted.len() - 1] }
-    }
-}
+pub(crate) use dqrm::bench::Spread;
 
 /// Seconds that `f` took.
 pub(crate) fn seconds(f: impl FnOnce()) -> f64 {

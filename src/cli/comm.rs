@@ -157,7 +157,7 @@ fn cells(s: &Scheme) -> Vec<String> {
 }
 
 /// Columns as wide as they must be, the first one left, numbers right.
-fn aligned(rows: &[Vec<String>]) -> String {
+pub(super) fn aligned(rows: &[Vec<String>]) -> String {
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..rows.first().map_or(0, Vec::len)).map(width).collect();
     let mut text = String::new();
@@ -173,7 +173,7 @@ fn aligned(rows: &[Vec<String>]) -> String {
 }
 
 /// Bytes for people, three digits or more: "0", "640 B", "61.2 kB", "2.16 GB".
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     let scaled = |unit: f64, name: &str| {
         let value = bytes as f64 / unit;
         let digits = if value < 9.995 { 2 } else { usize::from(value < 99.95) };

@@ -58,6 +58,7 @@ impl Live {
             Event::Progress(progress) => self.progress(progress),
             Event::Evaluated(evaluation) => self.say(&evaluated(evaluation)),
             Event::Saved { path, step } => log::debug!("step {step}: wrote `{}`", path.display()),
+            Event::Profiled(_) => {}
             Event::Warning(text) => self.say(&format!("warning: {text}")),
         }
     }

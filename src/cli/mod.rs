@@ -4,8 +4,10 @@ use crate::error::{Error, Result};
 use clap::{Parser, Subcommand};
 use std::io::{ErrorKind, Write};
 
+mod bench;
 mod comm;
 mod devices;
+mod dry_run;
 mod eval;
 mod export;
 mod import;
@@ -14,9 +16,11 @@ mod live;
 mod options;
 mod pack;
 mod predict;
+mod profile;
 mod ranks;
 mod stop;
 mod summary;
+mod table;
 mod train;
 mod workers;
 
@@ -42,6 +46,7 @@ Examples:
   dqrm export runs/kaggle-int4-seed0/model.safetensors --format onnx
   dqrm comm --preset kaggle --workers 4            what workers would send each other
   dqrm kernels check --swap matmul=my_matmul.wgsl  a shader of your own against the twin
+  dqrm bench step                                  training steps a second
   dqrm devices
 
 `dqrm COMMAND --help` explains every setting.";
@@ -65,6 +70,8 @@ pub enum Command {
     Comm(Box<comm::CommArgs>),
     /// The shader lab: list kernels, compare them with their twins, time them, swap your own text in
     Kernels(kernels::KernelsArgs),
+    /// Measure steps, loading and prediction on this computer
+    Bench(Box<bench::BenchArgs>),
     /// List the adapters and which presets fit them
     Devices(devices::DevicesArgs),
 }
@@ -88,6 +95,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Export(args) => export::run(&args),
         Command::Comm(args) => comm::run(&args),
         Command::Kernels(args) => kernels::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Devices(args) => devices::run(&args),
     }
 }

@@ -1,5 +1,6 @@
 //! The flags of `train` and how they override the settings.
 
+use super::profile;
 use super::workers::WorkerArgs;
 use crate::config::{Config, DenseOptimizer, Device, EmbeddingScale, Ids, Method, OnBadRow, Preset, RowOptimizer, ScalePer};
 use crate::config_file;
@@ -21,6 +22,8 @@ Examples:
   dqrm train --workers 4 --network 1Gbps,0.2ms          as if they stood in a cluster
   torchrun --no-python --nproc-per-node 4 dqrm train    launched by torchrun (mpirun, srun … likewise)
   dqrm train my.toml --init weights.safetensors         from the weights of another training
+  dqrm train --preset terabyte --dry-run                memory, bindings and time of a step, before anything is allocated
+  dqrm train --max-steps 100 --profile                  where the time goes, command by command
 
 Every setting can stand in the TOML file; the resolved ones are written to OUT/config.toml.";
 
@@ -111,6 +114,15 @@ pub struct TrainArgs {
     /// The run's folder [default: runs/PRESET-BITS-seedS (with the method, unless dqrm), numbered when it exists]
     #[arg(long, value_name = "DIR", conflicts_with = "resume", help_heading = "Run")]
     pub out: Option<PathBuf>,
+    /// Time every command of some steps; print a table at the end and write a timeline for Perfetto [file: OUT/profile.json]
+    #[arg(long, value_name = "FILE.json", num_args = 0..=1, default_missing_value = "", value_parser = profile::file, help_heading = "Run")]
+    pub profile: Option<PathBuf>,
+    /// Steps to time, after ten that are not counted
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=10_000), help_heading = "Run")]
+    pub profile_steps: u64,
+    /// Say what the run would take (memory, bindings, bytes and time of a step on this device) and stop
+    #[arg(long, conflicts_with_all = ["profile", "resume", "init"], help_heading = "Run")]
+    pub dry_run: bool,
     /// Go on with a run that was stopped
     #[arg(long, value_name = "DIR", conflicts_with = "config", help_heading = "Run")]
     pub resume: Option<PathBuf>,

@@ -3,15 +3,23 @@
 use super::live::Live;
 use super::options::TrainArgs;
 use super::workers::Local;
-use super::{note, print, print_json, ranks, stop, summary};
+use super::{dry_run, note, print, print_json, profile, ranks, stop, summary};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::train::{self, Event, Options, Outcome, Ranks, Start};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 /// Trains, and prints the summary.
 pub(super) fn run(args: &TrainArgs) -> Result<()> {
     let mut config = args.config()?;
+    if args.dry_run {
+        let mut live = Live::new();
+        let found = train::dry_run(&config, &mut |what, done, total| live.event(&Event::Preparing { what, done, total }));
+        live.end();
+        let found = found?;
+        return if args.device.json { print_json(&found) } else { print(&dry_run::describe(&found)) };
+    }
     let launched = ranks::launched(&args.workers)?;
     if let Some(launch) = &launched {
         config.workers.count = launch.world;
@@ -27,7 +35,11 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
     };
     stop::listen()?;
     let mut live = Live::new();
+    let mut profiled = None;
     let mut observe = |event: &Event<'_>| {
+        if let Event::Profiled(profile) = event {
+            profiled = Some((*profile).clone());
+        }
         if matches!(event, Event::Ready(_)) {
             stop::SAVES.store(true, Ordering::SeqCst);
         }
@@ -40,7 +52,13 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
         None if args.workers.simulate_workers.is_some() => Ranks::Simulated { network: args.workers.network },
         None => Ranks::Alone,
     };
-    let options = Options { dir, start, stop: &stop::STOP, ranks };
+    let timeline = match &args.profile {
+        Some(path) if path.as_os_str().is_empty() => dir.join(profile::TIMELINE),
+        Some(path) => path.clone(),
+        None => PathBuf::new(),
+    };
+    let steps = if args.profile.is_some() { args.profile_steps } else { 0 };
+    let options = Options { dir, start, stop: &stop::STOP, ranks, profile: steps };
     let outcome = start_run(args, &config, options, launched.is_some(), &mut observe);
     live.end();
     let outcome = outcome.inspect_err(|_| {
@@ -51,11 +69,14 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
     if rank > 0 {
         return Ok(());
     }
+    let times = profiled.map(|p| profile::finish(&p, &timeline)).transpose()?;
     if args.device.json {
+        times.iter().for_each(|text| note(text));
         return print_json(&outcome);
     }
     note("");
-    print(&summary::table(&config, &outcome))
+    print(&summary::table(&config, &outcome))?;
+    times.map_or(Ok(()), |text| print(&format!("\n{text}")))
 }
 
 /// Runs alone or in the place that `options` name, or with workers on this computer.

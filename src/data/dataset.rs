@@ -83,6 +83,37 @@ pub fn open(
     max_rows: Option<u64>,
     progress: &mut dyn FnMut(u64, u64, u64),
 ) -> Result<Prepared> {
+    let Place { mapper, inputs, fingerprint, path } = place(data, schema, modulo_rows, max_rows)?;
+    match Prepared::load(&path, &fingerprint, schema) {
+        Ok(prepared) => Ok(prepared),
+        Err(error) => {
+            if path.exists() {
+                log::warn!("{error}; preparing the data again");
+            }
+            prepare::prepare(data, schema, &inputs, mapper, &path, &fingerprint, progress)?;
+            Prepared::load(&path, &fingerprint, schema)
+        }
+    }
+}
+
+/// As [`open`] where an earlier run left the prepared form; else, or where it is broken, nothing.
+///
+/// # Errors
+/// Files that do not exist, settings that contradict each other.
+pub fn open_existing(data: &Data, schema: &Schema, modulo_rows: Option<&[u64]>, max_rows: Option<u64>) -> Result<Option<Prepared>> {
+    let Place { fingerprint, path, .. } = place(data, schema, modulo_rows, max_rows)?;
+    Ok(if path.exists() { Prepared::load(&path, &fingerprint, schema).ok() } else { None })
+}
+
+/// Where the prepared form of some files lies, and what makes it.
+struct Place {
+    mapper: Mapper,
+    inputs: Vec<prepare::Stat>,
+    fingerprint: String,
+    path: std::path::PathBuf,
+}
+
+fn place(data: &Data, schema: &Schema, modulo_rows: Option<&[u64]>, max_rows: Option<u64>) -> Result<Place> {
     let mapper = match (data.ids, modulo_rows) {
         (_, Some(rows)) if rows.len() != schema.tables() => {
             return Err(Error::Config(format!("{} moduli for {} categorical columns", rows.len(), schema.tables())));
@@ -100,16 +131,7 @@ pub fn open(
     let inputs = prepare::stat(&data.files)?;
     let fingerprint = prepare::fingerprint(data, schema, &inputs, &mapper, max_rows);
     let path = Path::new(&data.cache).join(&fingerprint);
-    match Prepared::load(&path, &fingerprint, schema) {
-        Ok(prepared) => Ok(prepared),
-        Err(error) => {
-            if path.exists() {
-                log::warn!("{error}; preparing the data again");
-            }
-            prepare::prepare(data, schema, &inputs, mapper, &path, &fingerprint, progress)?;
-            Prepared::load(&path, &fingerprint, schema)
-        }
-    }
+    Ok(Place { mapper, inputs, fingerprint, path })
 }
 
 /// The sizes that stand in `meta.json` are those that the schema gives.

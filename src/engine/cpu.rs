@@ -1,6 +1,6 @@
 //! The CPU engine: runs the twins on ordinary memory.
 
-use super::{Engine, Local, Shared};
+use super::{CommandTime, Engine, Local, Shared, TimedRun, Timer};
 use crate::error::{Error, Result};
 use crate::plan::schedule::{Limits, Schedule};
 use crate::plan::{Access, Args, BufferId, Command, Role, StepUniform, View};
@@ -122,6 +122,19 @@ impl Engine for CpuEngine {
     fn run_command(&mut self, phase: usize, command: usize, step: &StepUniform) -> Result<()> {
         rayon::scope(|_| self.execute(phase, command, step));
         Ok(())
+    }
+
+    fn run_timed(&mut self, phases: &[usize], step: &StepUniform, clock: &dyn Fn() -> f64) -> Result<TimedRun> {
+        let begin = clock();
+        let mut commands = Vec::new();
+        for &phase in phases {
+            for command in 0..self.schedule.plan.phases[phase].commands.len() {
+                let start = clock();
+                self.execute(phase, command, step);
+                commands.push(CommandTime { phase, command, start: start - begin, seconds: clock() - start });
+            }
+        }
+        Ok(TimedRun { timer: Timer::Clock, start: begin, seconds: clock() - begin, commands })
     }
 
     fn read(&mut self, view: View) -> Local<'_, Result<Vec<u32>>> {

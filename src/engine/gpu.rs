@@ -1,11 +1,14 @@
-//! The GPU engine: the only file of the library that names wgpu. Pipelines, buffers and bind groups
+//! The GPU engine: with its parts the only file of the library that names wgpu. Pipelines, buffers and bind groups
 //! are made at load; a step is one encoder, one compute pass, one submission.
 
-use super::{Engine, Local};
+use super::{Engine, Local, TimedRun};
 use crate::error::{Error, Result};
 use crate::plan::schedule::{Limits, Schedule};
 use crate::plan::{Access, Kernel, StepUniform, View};
 use std::collections::VecDeque;
+
+mod profile;
+use profile::Stopwatch;
 
 /// Bytes of one chunk of the staging ring that carries what the host writes.
 const STAGING_CHUNK: u64 = 1 << 20;
@@ -104,6 +107,15 @@ struct Dispatch {
     label: String,
 }
 
+impl Dispatch {
+    fn record(&self, pass: &mut wgpu::ComputePass<'_>) {
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, &self.group, &[]);
+        pass.insert_debug_marker(&self.label);
+        pass.dispatch_workgroups(self.grid[0], self.grid[1], self.grid[2]);
+    }
+}
+
 /// A schedule on a GPU.
 pub struct GpuEngine {
     device: wgpu::Device,
@@ -116,6 +128,7 @@ pub struct GpuEngine {
     belt: wgpu::util::StagingBelt,
     encoder: Option<wgpu::CommandEncoder>,
     in_flight: VecDeque<wgpu::SubmissionIndex>,
+    stopwatch: Option<Stopwatch>,
 }
 
 impl std::fmt::Debug for GpuEngine {
@@ -134,7 +147,17 @@ impl GpuEngine {
     /// # Errors
     /// When the device cannot be had, memory does not suffice, or the driver refuses a shader.
     pub async fn load(adapter: &GpuAdapter, schedule: Schedule) -> Result<GpuEngine> {
-        let descriptor = wgpu::DeviceDescriptor { label: Some("dqrm"), required_limits: adapter.adapter.limits(), ..Default::default() };
+        GpuEngine::load_with(adapter, schedule, false).await
+    }
+
+    /// Like [`GpuEngine::load`]; with `profile` ready for [`Engine::run_timed`].
+    ///
+    /// # Errors
+    /// As [`GpuEngine::load`].
+    pub async fn load_with(adapter: &GpuAdapter, schedule: Schedule, profile: bool) -> Result<GpuEngine> {
+        let required_features = if profile { profile::features(&adapter.adapter) } else { wgpu::Features::empty() };
+        let required_limits = adapter.adapter.limits();
+        let descriptor = wgpu::DeviceDescriptor { label: Some("dqrm"), required_features, required_limits, ..Default::default() };
         let opened = adapter.adapter.request_device(&descriptor).await;
         let (device, queue) = opened.map_err(|e| Error::Device(format!("cannot open `{}`: {e}", adapter.name)))?;
         let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
@@ -165,12 +188,26 @@ impl GpuEngine {
         });
         let phases = Loader { device: &device, schedule: &schedule, slots: &slots, params: &params, step_layout: &step_layout }.phases();
 
+        let stopwatch = profile.then(|| Stopwatch::new(&device, &queue, &schedule, adapter.is_software()));
+
         validation.pop().await.map_or(Ok(()), |e| Err(device_error("the driver refused the plan")(e)))?;
         memory.pop().await.map_or(Ok(()), |e| {
             Err(device_error("the device has too little memory; use model.max_rows, a smaller batch or --device cpu")(e))
         })?;
         let belt = wgpu::util::StagingBelt::new(device.clone(), STAGING_CHUNK);
-        Ok(GpuEngine { device, queue, schedule, slots, phases, step, step_group, belt, encoder: None, in_flight: VecDeque::new() })
+        Ok(GpuEngine {
+            device,
+            queue,
+            schedule,
+            slots,
+            phases,
+            step,
+            step_group,
+            belt,
+            encoder: None,
+            in_flight: VecDeque::new(),
+            stopwatch,
+        })
     }
 
     fn encoder(&mut self) -> wgpu::CommandEncoder {
@@ -211,12 +248,7 @@ impl GpuEngine {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             pass.set_bind_group(1, &self.step_group, &[]);
             for (phase, range) in list {
-                for d in &self.phases[*phase][range.clone()] {
-                    pass.set_pipeline(&d.pipeline);
-                    pass.set_bind_group(0, &d.group, &[]);
-                    pass.insert_debug_marker(&d.label);
-                    pass.dispatch_workgroups(d.grid[0], d.grid[1], d.grid[2]);
-                }
+                self.phases[*phase][range.clone()].iter().for_each(|d| d.record(&mut pass));
             }
         }
         self.submit(encoder);
@@ -332,6 +364,10 @@ impl Engine for GpuEngine {
 
     fn run_command(&mut self, phase: usize, command: usize, step: &StepUniform) -> Result<()> {
         self.dispatch(&[(phase, command..command + 1)], step)
+    }
+
+    fn run_timed(&mut self, phases: &[usize], step: &StepUniform, clock: &dyn Fn() -> f64) -> Result<TimedRun> {
+        self.run_with_stopwatch(phases, step, clock)
     }
 
     fn read(&mut self, view: View) -> Local<'_, Result<Vec<u32>>> {

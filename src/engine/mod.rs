@@ -45,6 +45,56 @@ impl Shared {
     }
 }
 
+/// How the time of a command is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timer {
+    /// The clock before and after it.
+    Clock,
+    /// The device's timestamps between the commands of one pass.
+    InPass,
+    /// The device's timestamps around a pass for each command.
+    Passes,
+    /// The clock around a submission for each command, which includes what a submission costs.
+    Submissions,
+}
+
+impl std::fmt::Display for Timer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Timer::Clock => "clock around each command",
+            Timer::InPass => "timestamps between the commands of one pass",
+            Timer::Passes => "timestamps around a pass for each command",
+            Timer::Submissions => "clock around a submission for each command; its cost is included",
+        })
+    }
+}
+
+/// One command of a run that was timed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CommandTime {
+    /// Its phase in the plan.
+    pub phase: usize,
+    /// Its place in the phase.
+    pub command: usize,
+    /// When it began, in seconds after [`TimedRun::start`].
+    pub start: f64,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
+/// A run whose commands were timed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TimedRun {
+    /// How.
+    pub timer: Timer,
+    /// When it began, by the clock that was given; uploads were done by then.
+    pub start: f64,
+    /// Seconds until the last command had finished, by the same clock.
+    pub seconds: f64,
+    /// In the order of the run.
+    pub commands: Vec<CommandTime>,
+}
+
 /// A loaded schedule.
 pub trait Engine: std::fmt::Debug {
     /// Copies `words` to the buffer from the view's start on; takes effect before the next `run`.
@@ -55,6 +105,13 @@ pub trait Engine: std::fmt::Debug {
 
     /// Runs one command alone, to look between two commands.
     fn run_command(&mut self, phase: usize, command: usize, step: &StepUniform) -> Result<()>;
+
+    /// Runs phases as [`Engine::run`] does, measures every command and waits for the last. `clock` gives seconds. The
+    /// first call may find out that the device's timestamps cannot be trusted; later ones then use another [`Timer`].
+    ///
+    /// # Errors
+    /// An engine that was not loaded for it; a lost device.
+    fn run_timed(&mut self, phases: &[usize], step: &StepUniform, clock: &dyn Fn() -> f64) -> Result<TimedRun>;
 
     /// Reads a view once everything submitted has finished.
     fn read(&mut self, view: View) -> Local<'_, Result<Vec<u32>>>;

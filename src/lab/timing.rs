@@ -5,7 +5,6 @@
 use crate::engine::{Engine, Local};
 use crate::error::{Error, Result};
 use crate::ops::Case;
-use crate::ops::case::Work;
 use crate::plan::{Kernel, Phase, Plan, StepUniform, View};
 
 /// The most runs in one submission.
@@ -15,23 +14,6 @@ const TIMINGS: (usize, usize) = (5, 200);
 
 /// Seconds since any moment.
 pub type Clock<'a> = &'a dyn Fn() -> f64;
-
-/// What the device gives at most.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Ceiling {
-    /// Bytes read and written in a second by a copy.
-    pub bytes_per_second: f64,
-    /// Floating-point operations in a second of a matrix product.
-    pub flops_per_second: f64,
-}
-
-impl Ceiling {
-    /// The shortest time in which a device with this ceiling could do the work, in seconds: its bytes or its
-    /// operations take that long, whichever takes longer.
-    pub fn seconds(&self, work: Work) -> f64 {
-        (work.bytes as f64 / self.bytes_per_second).max(work.flops as f64 / self.flops_per_second)
-    }
-}
 
 /// Repeated timings of one thing, in seconds a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -150,7 +132,7 @@ mod tests {
     use super::*;
     use crate::lab;
     use crate::ops;
-    use crate::ops::matmul::{BIAS_GRADIENT, MATMUL_NT};
+    use crate::ops::matmul::BIAS_GRADIENT;
     use std::cell::Cell;
 
     #[test]
@@ -160,25 +142,6 @@ mod tests {
         let many = Timing::of((0..101).map(f64::from).collect(), 1);
         assert_eq!((many.median, many.low, many.high), (50.0, 10.0, 90.0));
         assert_eq!(Timing::of(vec![1.0, 3.0], 1).median, 2.0);
-    }
-
-    #[test]
-    fn the_ceiling_is_the_slower_of_two() {
-        let ceiling = Ceiling { bytes_per_second: 100.0, flops_per_second: 1000.0 };
-        assert_eq!(ceiling.seconds(Work { bytes: 200, flops: 1000 }), 2.0);
-        assert_eq!(ceiling.seconds(Work { bytes: 200, flops: 5000 }), 5.0);
-    }
-
-    #[test]
-    fn work_counts_what_is_bound_and_touched() {
-        let case = ops::matmul::SHAPES[1](); // B 128, 367 to 512
-        let bytes = 4 * (128 * 367 + 512 * 367 + 512 + 128 * 512);
-        assert_eq!(case.work(&MATMUL_NT), Work { flops: 2 * 128 * 367 * 512, bytes });
-        let case = ops::row_update::SHAPES[0]();
-        let touched = case.step.touched as u64;
-        let indices = 4 * (touched + 2); // rows and offsets of one shard
-        assert_eq!(case.work(&ops::row_update::ROW_SGD).bytes, indices + 12 * 16 * touched);
-        assert_eq!(case.work(&MATMUL_NT), Work { flops: 0, bytes: 0 });
     }
 
     #[test]

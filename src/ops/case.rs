@@ -1,7 +1,7 @@
 //! A case: a tiny plan with its inputs, what to compare afterwards and how close it must be.
 
 use crate::config::KAGGLE_ROWS;
-use crate::plan::{Access, BufferId, Elem, Kernel, Plan, Role, StepUniform, View};
+use crate::plan::{Elem, Plan, Role, StepUniform, View};
 use crate::rng::Stream;
 
 /// Words behind each buffer that nobody may touch.
@@ -44,19 +44,6 @@ pub struct Case {
     pub checks: Vec<(View, Tolerance)>,
     /// The step.
     pub step: StepUniform,
-    /// Floating-point operations and bytes moved, for the benchmark's rates; 0 when not counted.
-    pub flops: u64,
-    operations: Vec<(&'static str, u64)>,
-    parts: Vec<(BufferId, usize)>,
-}
-
-/// What a kernel has to do in a case, for rates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Work {
-    /// Floating-point operations; 0 when not counted.
-    pub flops: u64,
-    /// Bytes that must be read and written at least: every binding once, what is changed in place twice.
-    pub bytes: u64,
 }
 
 impl Case {
@@ -65,7 +52,7 @@ impl Case {
         let mut plan = Plan::new();
         plan.phase("case");
         let step = StepUniform { lr: 0.25, lr_rows: 0.5, adam_1: 1.5, adam_2: 2.5, ..StepUniform::evaluate(batch, touched) };
-        Case { name: name.into(), plan, inputs: Vec::new(), checks: Vec::new(), step, flops: 0, operations: Vec::new(), parts: Vec::new() }
+        Case { name: name.into(), plan, inputs: Vec::new(), checks: Vec::new(), step }
     }
 
     /// A buffer that holds `words`.
@@ -101,29 +88,6 @@ impl Case {
     pub fn output_u32(&mut self, name: &str, len: usize) -> View {
         let len = len.max(1);
         self.plan.buffer(name, "", len + GUARD, Elem::U32, Role::Persistent).slice(0, len)
-    }
-
-    /// Says how many floating-point operations a kernel takes in this case.
-    pub fn count(&mut self, kernel: &Kernel, flops: usize) {
-        self.operations.push((kernel.name, flops as u64));
-    }
-
-    /// Says how many elements of a buffer a kernel touches, when it is not all of what is bound.
-    pub fn part(&mut self, view: View, elements: usize) {
-        self.parts.push((view.buffer, elements));
-    }
-
-    /// What all dispatches of a kernel in this case have to do.
-    pub fn work(&self, kernel: &Kernel) -> Work {
-        let mut bytes = 0;
-        for command in self.plan.phases.iter().flat_map(|p| &p.commands).filter(|c| c.kernel == kernel) {
-            for (binding, view) in kernel.bindings.iter().zip(&command.views) {
-                let part = self.parts.iter().find(|(buffer, _)| *buffer == view.buffer).map_or(view.len, |(_, part)| *part);
-                bytes += part.min(view.len) as u64 * if binding.access == Access::Update { 8 } else { 4 };
-            }
-        }
-        let flops = self.operations.iter().find(|(name, _)| *name == kernel.name).map_or(0, |(_, flops)| *flops);
-        Work { flops, bytes }
     }
 
     /// Compares a view afterwards.

@@ -242,10 +242,6 @@ fn case(batch: usize, tables: usize, dim: usize, diagonal: bool) -> Case {
     case.check(joined, sums(dim));
     case.check(d_dense, sums(tables));
     case.check(d_pooled, sums(tables));
-    let products = batch * (pairs.width() - dim) * dim;
-    case.flops = 6 * products as u64;
-    case.count(&INTERACTION_FORWARD, 2 * products);
-    case.count(&INTERACTION_BACKWARD, 4 * products);
     case
 }
 

@@ -208,9 +208,6 @@ fn case(batch: usize, inputs: usize, outputs: usize, relu: bool) -> Case {
     case.check(dw, sums(batch));
     case.check(d_bias, sums(batch));
     case.check(dx, sums(outputs));
-    case.flops = 6 * (batch * inputs * outputs) as u64;
-    [&MATMUL_NT, &MATMUL_NN, &MATMUL_NN_GATED, &MATMUL_TN].into_iter().for_each(|kernel| case.count(kernel, 2 * batch * inputs * outputs));
-    case.count(&BIAS_GRADIENT, batch * outputs);
     case
 }
 

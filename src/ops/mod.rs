@@ -5,10 +5,12 @@
 use crate::plan::Kernel;
 
 pub mod case;
+mod cost;
 pub(crate) mod parallel;
 mod product;
 
 pub use case::Case;
+pub use cost::{Cost, Live, cost};
 
 macro_rules! ops {
     ($($op:ident),* $(,)?) => {
@@ -51,5 +53,6 @@ ops![
     lsq,
     packed_bag,
     packed_matmul,
-    gradient_codes
+    gradient_codes,
+    copy
 ];

@@ -141,7 +141,6 @@ fn case(name: &str, samples: usize, rows: &[u64], dim: usize, bits: Bits, max_bi
         false => vec![case.f32s("scales", (0..rows.len()).map(scale).collect())],
     };
     let gathered = case.output("gathered", batch.touched() * dim);
-    shards.iter().for_each(|&shard| case.part(shard, batch.touched() * row_bytes / 4));
     gather(&mut case.plan, &tables, &index, &PackedTables { bits, offset, shards, scales, row_scales }, gathered);
     case.check(gathered, EXACT);
     case

@@ -195,8 +195,6 @@ fn case(batch: usize, inputs: usize, outputs: usize, bits: Bits, matrix: bool, r
     forward(&mut case.plan, "layer", layer, batch, x, &PackedLayer { bits, offset, codes, scales, bias }, y);
     let tolerance = sums(inputs);
     case.check(y, Tolerance { absolute: 2.0 * tolerance.absolute, reason: "another order of summation, codes up to twice the unit", ..tolerance });
-    case.flops = 2 * (batch * inputs * outputs) as u64;
-    case.count(&PACKED_MATMUL, 2 * batch * inputs * outputs);
     case
 }
 

@@ -140,11 +140,6 @@ fn case(name: &str, optimizer: RowOptimizer, samples: usize, rows: &[u64], dim: 
     };
     update(&mut case.plan, optimizer, 1e-10, &tables, &index, gradients, &shards, &states);
     shards.iter().chain(&states).for_each(|&v| case.check(v, ELEMENTWISE));
-    shards.iter().for_each(|&shard| case.part(shard, batch.touched() * dim));
-    states.iter().for_each(|&state| case.part(state, batch.touched() * per_row));
-    case.count(&ROW_SGD, 2 * batch.touched() * dim);
-    case.count(&ROW_ADAGRAD, 7 * batch.touched() * dim);
-    case.count(&ROW_RWSADAGRAD, 4 * batch.touched() * dim);
     case
 }
 

@@ -118,13 +118,10 @@ fn synthetic(config: &Config) -> Result<Assembled> {
     Ok(Assembled { shape, samples: clicks.clone(), parts, clicks: Some(clicks), ids: None, width: None, skipped: 0, messages: Vec::new() })
 }
 
-fn text(config: &Config, preparing: &mut Preparing<'_>) -> Result<Assembled> {
-    let schema = schema(config)?;
-    let (dense, tables) = (schema.dense.len(), schema.tables());
-    if let Some(given) = config.model.dense.filter(|&d| d != dense) {
-        return Err(Error::Config(format!("model.dense is {given}, but the data has {dense} dense columns")));
-    }
-    let modulo = match (config.data.ids, &config.model.rows) {
+/// Rows of each table where they do not come from the data's dictionary.
+pub(super) fn moduli(config: &Config, schema: &Schema) -> Result<Option<Vec<u64>>> {
+    let tables = schema.tables();
+    Ok(match (config.data.ids, &config.model.rows) {
         (Ids::Direct, None) => {
             return Err(Error::Config("data.ids = \"direct\" needs model.rows, the rows of each table".into()));
         }
@@ -143,7 +140,16 @@ fn text(config: &Config, preparing: &mut Preparing<'_>) -> Result<Assembled> {
                     .into(),
             ));
         }
-    };
+    })
+}
+
+fn text(config: &Config, preparing: &mut Preparing<'_>) -> Result<Assembled> {
+    let schema = schema(config)?;
+    let dense = schema.dense.len();
+    if let Some(given) = config.model.dense.filter(|&d| d != dense) {
+        return Err(Error::Config(format!("model.dense is {given}, but the data has {dense} dense columns")));
+    }
+    let modulo = moduli(config, &schema)?;
     let mut progress = |done: u64, total: u64, _rows: u64| preparing("data", done, total);
     let prepared = dataset::open(&config.data, &schema, modulo.as_deref(), config.model.max_rows, &mut progress)?;
     let shape =

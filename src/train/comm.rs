@@ -182,6 +182,13 @@ fn sample(config: &Config, data: &Assembled, steps: u64, preparing: &mut Prepari
     Ok(sampled)
 }
 
+/// Bytes that leave a worker in a step as the settings say, and that come to it; the mean of some steps.
+pub(super) fn exchanged(config: &Config, data: &Assembled, steps: u64, preparing: &mut Preparing<'_>) -> Result<(u64, u64)> {
+    let sampled = sample(config, data, steps, preparing)?;
+    let scheme = count(String::new(), &config.workers, config, data, &sampled)?;
+    Ok((scheme.sent, scheme.received))
+}
+
 /// The exchange keeps what every worker has got: refuses what this computer may not have room for.
 fn check_memory(shape: &Shape, world: u64, rows: u64, union: u64) -> Result<()> {
     let dim = shape.dim as u64;

@@ -6,8 +6,17 @@ use crate::error::{Error, Result};
 
 /// This computer's memory in bytes, on Linux.
 pub fn memory() -> Option<u64> {
+    meminfo("MemTotal:")
+}
+
+/// What of it can be had without swapping, in bytes.
+pub(super) fn available() -> Option<u64> {
+    meminfo("MemAvailable:")
+}
+
+fn meminfo(key: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 

@@ -19,6 +19,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 mod parts;
+mod profiling;
 mod saving;
 
 /// Results are fetched at least this often.
@@ -59,6 +60,7 @@ pub(super) struct Trainer<'a> {
     fetched: Instant,
     trained: Duration,
     samples: u64,
+    profiler: Option<profiling::Profiler>,
 }
 
 impl<'a> Trainer<'a> {
@@ -94,7 +96,9 @@ impl<'a> Trainer<'a> {
             })?,
             None => Window::default(),
         };
+        let profiler = profiling::Profiler::new(options.profile, step, steps, &super::device_text(session.device()));
         Ok(Trainer {
+            profiler,
             best,
             best_now: None,
             journal: if leads { Some(Journal::open(&options.dir.join(folder::METRICS), lines)?) } else { None },
@@ -171,6 +175,7 @@ impl<'a> Trainer<'a> {
                 None => self.train_together(observe)?,
             }
         }
+        self.end_profile(observe);
         self.finish(validation, observe)
     }
 
@@ -236,8 +241,15 @@ impl<'a> Trainer<'a> {
     /// One step.
     fn train(&mut self, batches: &mut Loader, observe: Observe<'_>) -> Result<()> {
         let began = Instant::now();
-        let batch = batches.next().ok_or_else(|| Error::Data(format!("the samples ended at step {} of {}", self.step, self.steps)))??;
-        self.session.train_step(self.step, &batch)?;
+        let batch = match self.timed_step(batches, observe) {
+            Some(batch) => batch?,
+            None => {
+                let ended = || Error::Data(format!("the samples ended at step {} of {}", self.step, self.steps));
+                let batch = batches.next().ok_or_else(ended)??;
+                self.session.train_step(self.step, &batch)?;
+                batch
+            }
+        };
         self.step += 1;
         self.samples += batch.samples as u64;
         self.in_flight.push_back(batch.labels.clone());

@@ -64,7 +64,7 @@ fn uses(text: &str) -> Vec<String> {
 fn only_the_gpu_engine_names_wgpu() {
     let naming: Vec<String> =
         sources().into_iter().filter(|(_, text)| code(text).iter().any(|l| names(l, "wgpu"))).map(|(name, _)| name).collect();
-    assert_eq!(naming, ["src/engine/gpu.rs"]);
+    assert_eq!(naming, ["src/engine/gpu.rs", "src/engine/gpu/profile.rs"]);
 }
 
 #[test]
@@ -85,6 +85,28 @@ fn dependencies_point_down() {
         (
             &["src/predictor.rs", "src/predictor/"],
             &["config", "data", "engine", "error", "model", "ops", "packed", "plan", "quant", "session", "step", "tables"],
+        ),
+        (&["src/profile.rs"], &["data", "engine", "ops", "plan"]),
+        (
+            &["src/bench.rs", "src/bench/"],
+            &[
+                "bench",
+                "config",
+                "data",
+                "engine",
+                "error",
+                "metrics",
+                "model",
+                "ops",
+                "packed",
+                "plan",
+                "predictor",
+                "quant",
+                "rng",
+                "session",
+                "step",
+                "tables",
+            ],
         ),
         (&["src/import/"], &["checkpoint", "config", "import"]),
         (

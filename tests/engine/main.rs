@@ -8,6 +8,7 @@ mod house;
 mod methods;
 mod plan;
 mod predict;
+mod timed;
 mod training;
 
 use dqrm::config::{Config, Device, Model, Quant, Shape, Synthetic, Train};

@@ -2,12 +2,11 @@
 
 use super::super::{note, print};
 use super::{Bench, LabArgs, check, replacement};
+use crate::bench::ceiling::{self, Ceiling};
 use crate::error::{Error, Result};
-use crate::lab::ceiling::ceiling;
 use crate::lab::swap::Swap;
-use crate::lab::timing::{self, Ceiling, Contestant, Timing};
+use crate::lab::timing::{self, Contestant, Timing};
 use crate::lab::{self, describe};
-use crate::ops::case::Work;
 use crate::ops::{self, Case};
 use crate::plan::Kernel;
 use clap::Args;
@@ -25,9 +24,9 @@ A kernel is run again and again in one submission, between two looks at the cloc
 run is waited for; nothing is subtracted. The time is the median of such timings, and ± is half
 of what the middle four fifths of them span. Original and replacement take turns.
 
-GB/s counts every binding once (what is changed in place twice; of tables the touched rows),
-GFLOP/s the operations of the formula. The ceiling is measured first: a copy of 64 MiB or more, and
-a product of large square matrices with the crate's own kernel. Its share is the time that bytes
+GB/s and GFLOP/s count what the formula has to move and to compute, whatever an implementation does
+(of tables the touched rows). The ceiling is measured first: a large copy, and a product of large
+square matrices with the crate's own kernels. Its share is the time that bytes
 or operations would take at that speed, whichever is longer, by the time measured. What lies in
 caches, and a better matrix product, may be above 100 %.";
 
@@ -94,7 +93,7 @@ pub(super) fn run(bench: &Bench, args: &TimeArgs, swaps: &[Swap]) -> Result<()> 
     warn(bench, swaps)?;
     let start = Instant::now();
     let clock = || start.elapsed().as_secs_f64();
-    let ceiling = pollster::block_on(ceiling(bench.adapter.as_ref(), 2.0 * args.seconds, &clock))?;
+    let ceiling = ceiling::measure_on(bench.adapter.as_ref())?;
     let (bytes, flops) = (ceiling.bytes_per_second, ceiling.flops_per_second);
     let head = format!("{:<20} {:<40} {:>10} {:>6} {:>9} {:>9} {:>8}", "kernel", "shape", "time", "±", "GB/s", "GFLOP/s", "ceiling");
     print(&format!("ceiling  copy {:.2} GB/s, matrix product {:.2} GFLOP/s\n\n{head}\n", bytes / 1e9, flops / 1e9))?;
@@ -182,7 +181,7 @@ fn race(
 }
 
 fn row(case: &Case, kernel: &'static Kernel, text: &str, timing: &Timing, ceiling: &Ceiling, original: f64) -> Row {
-    let work: Work = case.work(kernel);
+    let work = case.work(kernel);
     Row {
         kernel: kernel.name,
         shape: case.name.clone(),

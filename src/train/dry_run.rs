@@ -1,0 +1,254 @@
+//! What a run would take, found out before anything of it is allocated: the plan is recorded and scheduled, which is
+//! data, one batch is made, and the device's ceilings are measured.
+
+use super::assemble::{Assembled, Preparing, moduli, resolve, schema};
+use super::{comm, memory};
+use crate::bench::ceiling::{self, Ceiling};
+use crate::bench::predict::{Predicted, StepCost, predict, step_cost};
+use crate::config::{Config, Format, Ids, Shape, Synthetic};
+use crate::data::loader::{Order, Share, fetch_batch};
+use crate::data::synthetic::Clicks;
+use crate::data::{Samples, dataset};
+use crate::engine::cpu::CpuEngine;
+use crate::error::{Error, Result};
+use crate::plan::schedule::{Limits, Schedule};
+use crate::plan::{Plan, Role};
+use crate::session::{DeviceInfo, Session, devices};
+use crate::step;
+use crate::tables::Tables;
+use std::sync::Arc;
+
+/// Bytes of a chunk of the memory that carries uploads to a GPU, and how many steps' uploads may be under way.
+const STAGING: (u64, u64) = (1 << 20, 4);
+/// Batches that a loader thread has made or is making.
+const AHEAD: u64 = 3;
+/// Steps whose exchange between workers is counted.
+const EXCHANGED: u64 = 2;
+
+/// A part of the memory.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Part {
+    /// What for.
+    pub name: &'static str,
+    /// Bytes.
+    pub bytes: u64,
+    /// False for memory of the host that a GPU's run needs beside the device's.
+    pub on_device: bool,
+}
+
+/// What a run would take.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct DryRun {
+    /// `cpu` or `gpu`.
+    pub engine: &'static str,
+    /// The device.
+    pub device: String,
+    /// Largest binding and largest buffer in bytes, and storage buffers of a shader; `None` without limits.
+    pub limits: Option<(u64, u64, usize)>,
+    /// Tables K.
+    pub tables: usize,
+    /// Rows of all tables.
+    pub rows: u64,
+    /// Width of a row.
+    pub dim: usize,
+    /// Parameters of the tables.
+    pub embedding_parameters: u64,
+    /// Parameters of the MLPs.
+    pub mlp_parameters: u64,
+    /// Samples of a step.
+    pub batch: usize,
+    /// Memory by what it is for.
+    pub memory: Vec<Part>,
+    /// Bytes on the device.
+    pub device_bytes: u64,
+    /// Memory that is free on this computer, in bytes, where the tables lie there (the CPU engine, software adapters) and the
+    /// system tells.
+    pub available: Option<u64>,
+    /// Bindings the tables are cut into.
+    pub bindings: usize,
+    /// Bytes of the largest buffer.
+    pub largest_buffer: u64,
+    /// The most storage buffers that a command binds.
+    pub most_bound: usize,
+    /// Different rows that a step touches.
+    pub touched: u64,
+    /// What a step moves and computes.
+    pub step: StepCost,
+    /// Bytes that the host reads back of a step: loss and logits.
+    pub readback: u64,
+    /// Bytes that leave a worker in a step, and that come to it.
+    pub exchange: Option<(u64, u64)>,
+    /// Steps between two refreshes of the tables' scales.
+    pub refresh_every: Option<u64>,
+    /// What the device gives at best.
+    pub ceiling: Ceiling,
+    /// The predicted time of a step.
+    pub predicted: Predicted,
+    /// Samples in a second at that time.
+    pub samples_per_second: f64,
+    /// What could not be known.
+    pub notes: Vec<String>,
+}
+
+impl DryRun {
+    /// Whether the memory suffices; `None` where no system tells how much there is.
+    pub fn fits(&self) -> Option<bool> {
+        self.available.map(|available| self.device_bytes + self.host_bytes() <= available)
+    }
+
+    fn host_bytes(&self) -> u64 {
+        self.memory.iter().filter(|part| !part.on_device).map(|part| part.bytes).sum()
+    }
+}
+
+/// The shape and the samples, or others that stand for them, without preparing data; and what is not known.
+fn known(config: &Config) -> Result<(Assembled, Vec<String>)> {
+    let assembled = |shape: Shape, samples: Arc<dyn Samples>, parts: dataset::Parts| Assembled {
+        shape,
+        samples,
+        parts,
+        clicks: None,
+        ids: None,
+        width: None,
+        skipped: 0,
+        messages: Vec::new(),
+    };
+    let stand_in = |shape: Shape, synthetic: &Synthetic| {
+        let clicks = Arc::new(Clicks::new(synthetic, config.seed, shape.dense, shape.rows.clone()));
+        let parts = dataset::Parts::new(clicks.len(), config.data.split);
+        assembled(shape, clicks, parts)
+    };
+    if config.data.format == Format::Synthetic {
+        return Ok((stand_in(config.model.shape(None, None)?, &config.data.synthetic), Vec::new()));
+    }
+    let schema = schema(config)?;
+    let moduli = moduli(config, &schema)?;
+    if let Some(prepared) = dataset::open_existing(&config.data, &schema, moduli.as_deref(), config.model.max_rows)? {
+        let model = crate::config::Model { rows: None, ..config.model.clone() };
+        let shape = model.shape(Some(prepared.dense()), Some(prepared.rows().to_vec()))?;
+        let parts = prepared.parts();
+        return Ok((assembled(shape, Arc::new(prepared), parts), Vec::new()));
+    }
+    let mut notes = vec!["the data is not prepared yet: which rows a step touches is taken from synthetic clicks".to_owned()];
+    if schema.tables() > schema.categorical.len() {
+        notes.push("columns with several categories are counted with one, since the data alone tells how many there are".into());
+    }
+    let preset = config.model.preset.rows();
+    let rows = match moduli {
+        Some(rows) => rows,
+        None if config.data.ids == Ids::Dictionary && preset.len() == schema.tables() => {
+            notes.push("the rows of the tables are the preset's; the dictionary of the data decides".into());
+            let most = config.model.max_rows.unwrap_or(u64::MAX);
+            preset.into_iter().map(|rows| rows.min(most)).collect()
+        }
+        None => {
+            let text =
+                "the rows of the tables are not known before the data is prepared; train for a step (--max-steps 1), or use --ids modulo";
+            return Err(Error::Config(text.into()));
+        }
+    };
+    let shape = crate::config::Model { rows: None, ..config.model.clone() }.shape(Some(schema.dense.len()), Some(rows))?;
+    Ok((stand_in(shape, &Synthetic::default()), notes))
+}
+
+/// Bytes of the plan's buffers by what they are for; buffers that live shortly share memory, so the last part is what is
+/// left of `total`.
+fn memory_of(plan: &Plan, total: u64) -> Vec<Part> {
+    let kinds: [(&'static str, &[&str]); 5] = [
+        ("embedding tables", &["tables."]),
+        ("state of their optimizer", &["table_state."]),
+        ("MLPs, their scales and quantized copy", &["weights", "weights_quantized", "mlp_scales", "scales"]),
+        ("state of their optimizer", &["weight_state."]),
+        ("gradients", &["gradients", "row_gradients"]),
+    ];
+    let matches = |name: &str, list: &[&str]| list.iter().any(|n| if n.ends_with('.') { name.starts_with(n) } else { name == *n });
+    let sum = |of: &dyn Fn(&crate::plan::BufferDecl) -> bool| plan.buffers.iter().filter(|b| of(b)).map(|b| 4 * b.len as u64).sum::<u64>();
+    let mut parts = Vec::new();
+    for (name, list) in kinds {
+        parts.push(Part { name, bytes: sum(&|b| b.role != Role::Input && matches(&b.name, list)), on_device: true });
+    }
+    let of_workers = |b: &crate::plan::BufferDecl| b.name.starts_with("exchange.") && b.role != Role::Scratch;
+    parts.push(Part { name: "the batch", bytes: sum(&|b| b.role == Role::Input && !of_workers(b)), on_device: true });
+    parts.push(Part { name: "what workers exchange", bytes: sum(&of_workers), on_device: true });
+    let left = total.saturating_sub(parts.iter().map(|p| p.bytes).sum());
+    parts.push(Part { name: "activations, results and scratch", bytes: left, on_device: true });
+    parts.retain(|p| p.bytes > 0);
+    parts
+}
+
+/// Finds out what training as `config` says would take.
+///
+/// # Errors
+/// Settings or data that cannot be used, no such device, a shape that does not fit it.
+pub fn dry_run(config: &Config, preparing: &mut Preparing<'_>) -> Result<DryRun> {
+    let config = resolve(config)?;
+    config.validate()?;
+    let (data, mut notes) = known(&config)?;
+    let (shape, samples) = (&data.shape, &data.samples);
+    shape.validate()?;
+    config.workers.check_width(shape.dim)?;
+    let max_bag = samples.max_bag();
+    let (adapter, reason) = pollster::block_on(devices::choose(&config.device))?;
+    let limits = adapter.as_ref().map_or_else(|| CpuEngine::limits(None), |a| a.limits.clone());
+    let tables = Tables::new(&shape.rows, shape.dim, limits.max_binding.min(limits.max_buffer))?;
+    let recorded = step::record(shape, &config, &tables, max_bag, Session::RING);
+    let schedule = Schedule::new(recorded.plan, &limits)?;
+    let order = Order { range: data.parts.train.clone(), shuffle: config.data.shuffle.then_some(config.seed), share: Share::default() };
+    let batch = fetch_batch(&**samples, &order, &tables, config.train.batch, 0)?;
+    if batch.samples < config.train.batch {
+        notes.push(format!("the training part has only {} samples; the step is of as many", batch.samples));
+    }
+    let exchange = if (1..=comm::MAX_PLAYED).contains(&config.workers.count) {
+        notes.push("the predicted time is that of one worker's computing, without the exchange".into());
+        Some(comm::exchanged(&config, &data, EXCHANGED, preparing)?)
+    } else {
+        None
+    };
+    preparing("ceilings of the device", 0, 1);
+    let ceiling = ceiling::measure(&config.device)?;
+    let plan = &schedule.plan;
+    let (step, refresh_every) = (step_cost(plan, &batch), config.quant.refresh_every());
+    let predicted = predict(plan, &batch, refresh_every, &ceiling);
+
+    let parameters = schedule.params.len() as u64;
+    let mut memory = memory_of(plan, schedule.bytes());
+    memory.push(Part { name: "parameters of commands", bytes: parameters, on_device: true });
+    if adapter.is_some() {
+        let bytes = (step.upload_bytes.div_ceil(STAGING.0) + 1) * STAGING.0 * STAGING.1;
+        memory.push(Part { name: "uploads under way, about", bytes, on_device: false });
+    }
+    let ahead = AHEAD * config.train.loader_threads.max(1) as u64 * step.upload_bytes;
+    memory.push(Part { name: "batches made ahead, about", bytes: ahead, on_device: false });
+    let device = DeviceInfo::of(adapter.as_ref(), reason);
+    let commands = || plan.phases.iter().flat_map(|p| &p.commands);
+    Ok(DryRun {
+        engine: device.engine,
+        device: device.name,
+        limits: adapter.as_ref().map(|a| of_adapter(&a.limits)),
+        tables: shape.tables(),
+        rows: shape.rows.iter().fold(0, |sum, &rows| sum.saturating_add(rows)),
+        dim: shape.dim,
+        embedding_parameters: shape.embedding_parameters(),
+        mlp_parameters: shape.mlp_parameters(),
+        batch: config.train.batch,
+        memory,
+        device_bytes: schedule.bytes() + parameters,
+        available: if adapter.as_ref().is_none_or(|a| a.is_software()) { memory::available() } else { None },
+        bindings: tables.shards(),
+        largest_buffer: schedule.slots.iter().map(|&len| 4 * len as u64).max().unwrap_or(0),
+        most_bound: commands().map(|c| c.views.len()).max().unwrap_or(0),
+        touched: batch.touched() as u64,
+        step,
+        readback: 4 * (1 + batch.samples as u64),
+        exchange,
+        refresh_every,
+        ceiling,
+        samples_per_second: batch.samples as f64 / predicted.seconds(),
+        predicted,
+        notes,
+    })
+}
+
+fn of_adapter(limits: &Limits) -> (u64, u64, usize) {
+    (limits.max_binding, limits.max_buffer, limits.max_storage_buffers)
+}
