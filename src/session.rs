@@ -114,6 +114,25 @@ impl Session {
     }
 
     async fn load_with(shape: &Shape, config: &Config, max_bag: &[usize], max_binding: u64, profile: bool) -> Result<Session> {
+        Session::check(shape, config, max_bag)?;
+        match devices::choose(&config.device).await? {
+            (Some(adapter), reason) => Session::on_gpu(&adapter, reason, shape, config, max_bag, max_binding, profile).await,
+            (None, reason) => {
+                let tables = Tables::new(&shape.rows, shape.dim, max_binding)?;
+                let recorded = step::record(shape, config, &tables, max_bag, Session::RING);
+                let schedule = Schedule::new(recorded.plan.clone(), &CpuEngine::limits(None))?;
+                let engine = Box::new(CpuEngine::load(schedule));
+                let device = DeviceInfo::of(None, reason);
+                Ok(Session::assemble(shape, config, max_bag, tables, recorded, engine, device))
+            }
+        }
+    }
+
+    /// Whether a plan can be recorded for these, whatever the device.
+    ///
+    /// # Errors
+    /// Settings out of range, bags that do not fit the tables, a step with more values than can be counted.
+    pub(crate) fn check(shape: &Shape, config: &Config, max_bag: &[usize]) -> Result<()> {
         shape.validate()?;
         config.validate()?;
         config.workers.check_width(shape.dim)?;
@@ -131,17 +150,7 @@ impl Session {
                 most.samples, most.ids, most.touched, shape.dim
             )));
         }
-        match devices::choose(&config.device).await? {
-            (Some(adapter), reason) => Session::on_gpu(&adapter, reason, shape, config, max_bag, max_binding, profile).await,
-            (None, reason) => {
-                let tables = Tables::new(&shape.rows, shape.dim, max_binding)?;
-                let recorded = step::record(shape, config, &tables, max_bag, Session::RING);
-                let schedule = Schedule::new(recorded.plan.clone(), &CpuEngine::limits(None))?;
-                let engine = Box::new(CpuEngine::load(schedule));
-                let device = DeviceInfo::of(None, reason);
-                Ok(Session::assemble(shape, config, max_bag, tables, recorded, engine, device))
-            }
-        }
+        Ok(())
     }
 
     async fn on_gpu(

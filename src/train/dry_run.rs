@@ -12,7 +12,7 @@ use crate::data::{Samples, dataset};
 use crate::engine::cpu::CpuEngine;
 use crate::error::{Error, Result};
 use crate::plan::schedule::{Limits, Schedule};
-use crate::plan::{Plan, Role};
+use crate::plan::{BufferDecl, Role};
 use crate::session::{DeviceInfo, Session, devices};
 use crate::step;
 use crate::tables::Tables;
@@ -151,29 +151,38 @@ fn known(config: &Config) -> Result<(Assembled, Vec<String>)> {
     Ok((stand_in(shape, &Synthetic::default()), notes))
 }
 
-/// Bytes of the plan's buffers by what they are for; buffers that live shortly share memory, so the last part is what is
-/// left of `total`.
-fn memory_of(plan: &Plan, total: u64) -> Vec<Part> {
+/// The device's memory by what it is for. Buffers that live shortly share memory, so their part is what the others leave.
+fn memory_of(schedule: &Schedule) -> Vec<Part> {
+    let (plan, total) = (&schedule.plan, schedule.bytes());
     let kinds: [(&'static str, &[&str]); 5] = [
         ("embedding tables", &["tables."]),
-        ("state of their optimizer", &["table_state."]),
+        ("state of the tables' optimizer", &["table_state."]),
         ("MLPs, their scales and quantized copy", &["weights", "weights_quantized", "mlp_scales", "scales"]),
-        ("state of their optimizer", &["weight_state."]),
+        ("state of the MLPs' optimizer", &["weight_state."]),
         ("gradients", &["gradients", "row_gradients"]),
     ];
     let matches = |name: &str, list: &[&str]| list.iter().any(|n| if n.ends_with('.') { name.starts_with(n) } else { name == *n });
-    let sum = |of: &dyn Fn(&crate::plan::BufferDecl) -> bool| plan.buffers.iter().filter(|b| of(b)).map(|b| 4 * b.len as u64).sum::<u64>();
+    let sum = |of: &dyn Fn(&BufferDecl) -> bool| plan.buffers.iter().filter(|b| of(b)).map(|b| 4 * b.len as u64).sum::<u64>();
     let mut parts = Vec::new();
     for (name, list) in kinds {
         parts.push(Part { name, bytes: sum(&|b| b.role != Role::Input && matches(&b.name, list)), on_device: true });
     }
-    let of_workers = |b: &crate::plan::BufferDecl| b.name.starts_with("exchange.") && b.role != Role::Scratch;
+    let of_workers = |b: &BufferDecl| b.name.starts_with("exchange.") && b.role != Role::Scratch;
     parts.push(Part { name: "the batch", bytes: sum(&|b| b.role == Role::Input && !of_workers(b)), on_device: true });
     parts.push(Part { name: "what workers exchange", bytes: sum(&of_workers), on_device: true });
     let left = total.saturating_sub(parts.iter().map(|p| p.bytes).sum());
     parts.push(Part { name: "activations, results and scratch", bytes: left, on_device: true });
+    parts.push(Part { name: "parameters of commands", bytes: schedule.params.len() as u64, on_device: true });
     parts.retain(|p| p.bytes > 0);
     parts
+}
+
+/// What the host needs beside the model, about: staging memory for a GPU, and the batches that loader threads make ahead.
+fn memory_beside(config: &Config, gpu: bool, upload: u64) -> Vec<Part> {
+    let staging = if gpu { (upload.div_ceil(STAGING.0) + 1) * STAGING.0 * STAGING.1 } else { 0 };
+    let ahead = AHEAD * config.train.loader_threads.max(1) as u64 * upload;
+    let parts = [("uploads under way, about", staging), ("batches made ahead, about", ahead)];
+    parts.into_iter().filter(|p| p.1 > 0).map(|(name, bytes)| Part { name, bytes, on_device: false }).collect()
 }
 
 /// Finds out what training as `config` says would take.
@@ -184,17 +193,15 @@ pub fn dry_run(config: &Config, preparing: &mut Preparing<'_>) -> Result<DryRun>
     let config = resolve(config)?;
     config.validate()?;
     let (data, mut notes) = known(&config)?;
-    let (shape, samples) = (&data.shape, &data.samples);
-    shape.validate()?;
-    config.workers.check_width(shape.dim)?;
-    let max_bag = samples.max_bag();
+    let (shape, max_bag) = (&data.shape, data.samples.max_bag());
+    Session::check(shape, &config, max_bag)?;
     let (adapter, reason) = pollster::block_on(devices::choose(&config.device))?;
     let limits = adapter.as_ref().map_or_else(|| CpuEngine::limits(None), |a| a.limits.clone());
     let tables = Tables::new(&shape.rows, shape.dim, limits.max_binding.min(limits.max_buffer))?;
     let recorded = step::record(shape, &config, &tables, max_bag, Session::RING);
     let schedule = Schedule::new(recorded.plan, &limits)?;
     let order = Order { range: data.parts.train.clone(), shuffle: config.data.shuffle.then_some(config.seed), share: Share::default() };
-    let batch = fetch_batch(&**samples, &order, &tables, config.train.batch, 0)?;
+    let batch = fetch_batch(&*data.samples, &order, &tables, config.train.batch, 0)?;
     if batch.samples < config.train.batch {
         notes.push(format!("the training part has only {} samples; the step is of as many", batch.samples));
     }
@@ -210,15 +217,8 @@ pub fn dry_run(config: &Config, preparing: &mut Preparing<'_>) -> Result<DryRun>
     let (step, refresh_every) = (step_cost(plan, &batch), config.quant.refresh_every());
     let predicted = predict(plan, &batch, refresh_every, &ceiling);
 
-    let parameters = schedule.params.len() as u64;
-    let mut memory = memory_of(plan, schedule.bytes());
-    memory.push(Part { name: "parameters of commands", bytes: parameters, on_device: true });
-    if adapter.is_some() {
-        let bytes = (step.upload_bytes.div_ceil(STAGING.0) + 1) * STAGING.0 * STAGING.1;
-        memory.push(Part { name: "uploads under way, about", bytes, on_device: false });
-    }
-    let ahead = AHEAD * config.train.loader_threads.max(1) as u64 * step.upload_bytes;
-    memory.push(Part { name: "batches made ahead, about", bytes: ahead, on_device: false });
+    let mut memory = memory_of(&schedule);
+    memory.extend(memory_beside(&config, adapter.is_some(), step.upload_bytes));
     let device = DeviceInfo::of(adapter.as_ref(), reason);
     let commands = || plan.phases.iter().flat_map(|p| &p.commands);
     Ok(DryRun {
@@ -231,8 +231,8 @@ pub fn dry_run(config: &Config, preparing: &mut Preparing<'_>) -> Result<DryRun>
         embedding_parameters: shape.embedding_parameters(),
         mlp_parameters: shape.mlp_parameters(),
         batch: config.train.batch,
+        device_bytes: memory.iter().filter(|part| part.on_device).map(|part| part.bytes).sum(),
         memory,
-        device_bytes: schedule.bytes() + parameters,
         available: if adapter.as_ref().is_none_or(|a| a.is_software()) { memory::available() } else { None },
         bindings: tables.shards(),
         largest_buffer: schedule.slots.iter().map(|&len| 4 * len as u64).max().unwrap_or(0),
@@ -251,4 +251,57 @@ pub fn dry_run(config: &Config, preparing: &mut Preparing<'_>) -> Result<DryRun>
 
 fn of_adapter(limits: &Limits) -> (u64, u64, usize) {
     (limits.max_binding, limits.max_buffer, limits.max_storage_buffers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Column, Device, Model, RowOptimizer};
+
+    fn config() -> Config {
+        let mut config = Config { device: Device::Cpu, ..Config::default() };
+        config.data.synthetic.samples = 10_000;
+        config
+    }
+
+    #[test]
+    fn the_parts_are_what_a_session_would_allocate() {
+        for workers in [0, 2] {
+            let mut config = config();
+            config.optim.embedding = RowOptimizer::Adagrad;
+            config.workers.count = workers;
+            let shape = Model::default().shape(None, None).unwrap();
+            let tables = Tables::new(&shape.rows, shape.dim, u64::MAX).unwrap();
+            let plan = step::record(&shape, &config, &tables, &vec![1; shape.tables()], Session::RING).plan;
+            let schedule = Schedule::new(plan, &CpuEngine::limits(None)).unwrap();
+            let parts = memory_of(&schedule);
+            assert_eq!(parts.iter().map(|p| p.bytes).sum::<u64>(), schedule.bytes() + schedule.params.len() as u64);
+            assert_eq!(parts[0].bytes, 4 * shape.embedding_parameters());
+            assert_eq!(parts[1], Part { name: "state of the tables' optimizer", ..parts[0].clone() });
+            assert_eq!(parts.iter().any(|p| p.name == "what workers exchange"), workers > 0);
+        }
+    }
+
+    #[test]
+    fn data_that_is_not_prepared_is_not_prepared() {
+        let mut config = config();
+        config.data.files = vec![std::env::current_exe().unwrap().display().to_string()];
+        config = resolve(&config).unwrap();
+        config.model.preset = crate::config::Preset::Kaggle;
+        config.model.max_rows = Some(500);
+        let (data, notes) = known(&config).unwrap();
+        assert_eq!((data.shape.tables(), data.shape.rows.iter().max()), (26, Some(&500)));
+        assert!(notes[0].contains("not prepared yet") && notes[1].contains("the preset's"), "{notes:?}");
+        config.data.format = Format::Text;
+        (config.data.schema.dense, config.data.schema.categorical) = (vec![Column::Number(1)], vec![Column::Number(2)]);
+        let error = known(&config).unwrap_err().to_string();
+        assert!(error.contains("--max-steps 1"), "{error}");
+    }
+
+    #[test]
+    fn steps_that_cannot_be_counted_are_refused_before_they_are_recorded() {
+        let mut config = config();
+        config.train.batch = usize::MAX / 8;
+        assert!(dry_run(&config, &mut |_, _, _| {}).is_err());
+    }
 }
