@@ -43,7 +43,8 @@ def read(path):
 
 
 class FakeQuant(torch.autograd.Function):
-    """INT4 codes times their scale, one scale for each index of `axis`; the gradient passes unchanged."""
+    """INT4 codes times their scale, one scale for each index of `axis`; the gradient passes unchanged. Zero points are
+    floats on CUDA, because integer ones are checked on every call, which waits for the device."""
 
     @staticmethod
     def forward(ctx, values, scales, zeros, axis):
@@ -253,6 +254,10 @@ def main():
     if args.device == "cuda":
         batches = [tuple(t.pin_memory() for t in batch) for batch in batches]
     model = Dlrm(tensors, int(notes["tables"]), args.bits == "4", int(notes["period"])).to(args.device)
+    if args.device == "cuda":
+        for module in model.modules():
+            if hasattr(module, "zeros"):
+                module.zeros = module.zeros.float()
     lr = float(notes["lr"])
     if args.mode in ("eager", "compile"):
         trainer = Bags(model, batches, lr, args.mode == "compile")
