@@ -10,7 +10,9 @@ mod quant;
 mod workers;
 
 pub use data::{Column, Data, Format, IdText, Ids, MAX_BAG, OnBadRow, Schema, Synthetic};
-pub use model::{Interaction, KAGGLE_ROWS, Loss, MAX_LAYERS, MAX_TABLES, MAX_WIDTH, MLPERF_ROWS, Model, Preset, Shape, TERABYTE_ROWS};
+pub use model::{
+    Interaction, KAGGLE_ROWS, Loss, MAX_LAYERS, MAX_TABLES, MAX_WIDTH, MLPERF_ROWS, Model, Preset, Shape, TERABYTE_ROWS, TablePlace,
+};
 pub use quant::{EmbeddingScale, Method, Quant, ScalePer};
 pub use workers::{GradientScale, LrRule, MAX_WORKERS, RowSums, Workers};
 
@@ -197,6 +199,25 @@ impl Optim {
     }
 }
 
+/// Which checkpoints a run keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Checkpoints {
+    /// The newest, and the one with the best AUC on the validation part.
+    #[default]
+    All,
+    /// The newest. The test part is evaluated with it alone.
+    Last,
+    /// None: the run cannot be resumed, packed or evaluated later.
+    None,
+}
+
+impl Checkpoints {
+    fn is_default(&self) -> bool {
+        *self == Checkpoints::All
+    }
+}
+
 /// The loop.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -213,13 +234,25 @@ pub struct Train {
     pub eval_every: u64,
     /// Write a checkpoint every this many steps besides each epoch's end; 0 means never.
     pub checkpoint_every: u64,
+    /// Which checkpoints are kept. One is as large as the tables, and the new one is whole before the old one goes.
+    #[serde(skip_serializing_if = "Checkpoints::is_default")]
+    pub checkpoints: Checkpoints,
     /// Loader threads.
     pub loader_threads: usize,
 }
 
 impl Default for Train {
     fn default() -> Self {
-        Train { batch: 128, epochs: 1, max_steps: 0, eval_batch: 2048, eval_every: 0, checkpoint_every: 0, loader_threads: 2 }
+        Train {
+            batch: 128,
+            epochs: 1,
+            max_steps: 0,
+            eval_batch: 2048,
+            eval_every: 0,
+            checkpoint_every: 0,
+            checkpoints: Checkpoints::All,
+            loader_threads: 2,
+        }
     }
 }
 
@@ -246,6 +279,11 @@ impl Config {
                 "method `lsq` learns its scales from gradients that workers do not exchange; use another method, or no workers".into(),
             );
         }
+        if self.model.tables == TablePlace::Host {
+            self.check_host_tables()?;
+        } else if self.model.table_dir.is_some() {
+            return fail("model.table_dir (--table-dir) is only for tables on the host; add --tables host, or leave it out".into());
+        }
         let split = self.data.split;
         if split.iter().any(|f| !(0.0..=1.0).contains(f)) || (split.iter().sum::<f64>() - 1.0).abs() > 1e-6 || split[0] == 0.0 {
             return fail(format!("data.split is {split:?}; three fractions in [0, 1] that sum to 1 are needed, the first above 0"));
@@ -268,11 +306,41 @@ impl Config {
         }
         Ok(())
     }
+
+    /// What tables on the host cannot do.
+    fn check_host_tables(&self) -> Result<()> {
+        if self.workers.on() {
+            return Err(Error::Config(
+                "tables on the host (--tables host) and workers do not go together yet; use --tables device, or no workers".into(),
+            ));
+        }
+        if self.quant.method == Method::Lsq {
+            return Err(Error::Config(
+                "method `lsq` takes its first scales from the mean of whole tables on the device; use another method, or --tables device"
+                    .into(),
+            ));
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_on_the_host_refuse_what_they_cannot_do() {
+        let host = || Config { model: Model { tables: TablePlace::Host, ..Model::default() }, ..Config::default() };
+        host().validate().unwrap();
+        let refused = |config: Config, says: &str| {
+            let text = config.validate().unwrap_err().to_string();
+            assert!(text.contains(says), "{text} does not say {says}");
+        };
+        refused(Config { workers: Workers { count: 2, ..Workers::default() }, ..host() }, "--tables host) and workers");
+        refused(Config { quant: Quant { method: Method::Lsq, ..Quant::default() }, ..host() }, "method `lsq`");
+        let model = Model { table_dir: Some("x".into()), ..Model::default() };
+        refused(Config { model, ..Config::default() }, "--table-dir");
+    }
 
     #[test]
     fn warm_up_rises_and_decay_falls_with_power_two() {

@@ -55,7 +55,8 @@
 //!
 //! 9. [`engine`]: [`engine::gpu`] runs the shaders, [`engine::cpu`] the twins; [`lab`] looks at kernels
 //!    one by one: against their twins, with another text, with a clock.
-//! 10. [`session`]: a model loaded on an engine: steps, evaluations, named tensors.
+//! 10. [`session`]: a model loaded on an engine: steps, evaluations, named tensors. [`host_tables`] keeps tables
+//!     that are too large for the device in a file.
 //!
 //! What it is fed with, and what is kept:
 //!
@@ -82,7 +83,7 @@
 //!
 //! `lab` adds the checks of shader texts to [`lab`], for which it needs naga; `cli` includes it.
 //! `cli`, on by default, is everything that needs an operating system: files, threads for loading,
-//! the terminal. Without it the modules `bench`, `checkpoint`, `cli`, `config_file`, `import`, `onnx`, `state_dict` and
+//! the terminal. Without it the modules `bench`, `checkpoint`, `cli`, `config_file`, `host_tables`, `import`, `onnx`, `state_dict` and
 //! `train`, and the parts of `data` that read files, are left out.
 
 #[cfg(feature = "cli")]
@@ -98,6 +99,8 @@ pub mod data;
 pub mod dist;
 pub mod engine;
 pub mod error;
+#[cfg(feature = "cli")]
+pub mod host_tables;
 #[cfg(feature = "cli")]
 pub mod import;
 pub mod lab;

@@ -1,6 +1,6 @@
 //! A model loaded on an engine: the plans recorded, the buffers made, ready to step.
 
-use crate::config::{Config, Shape};
+use crate::config::{Config, Shape, TablePlace};
 use crate::data::Batch;
 use crate::engine::cpu::CpuEngine;
 use crate::engine::gpu::{GpuAdapter, GpuEngine};
@@ -14,12 +14,14 @@ use std::collections::BTreeMap;
 
 pub(crate) mod devices;
 mod diagnose;
+mod host;
 mod initial;
 mod scales;
 mod tensors;
 mod worker;
 
 pub use devices::{Adapter, adapters};
+pub use host::{RowLayout, RowStore, Rows};
 pub use tensors::Tensor;
 pub use worker::Stage;
 
@@ -82,6 +84,8 @@ pub struct Session {
     pretrain_steps: u64,
     /// A quantized step was made, in a run that begins in FP32.
     quantizing: bool,
+    /// The tables, where they live on the host.
+    hosted: Option<host::Hosted>,
 }
 
 /// One of the two capacities.
@@ -102,18 +106,56 @@ impl Session {
         Session::load_cut(shape, config, max_bag, u64::MAX).await
     }
 
+    /// Like [`Session::load`], with tables that live in `store` (`model.tables` is `host`); with `profile` ready for
+    /// [`Session::train_step_timed`].
+    ///
+    /// # Errors
+    /// As [`Session::load`]; a store of other tables.
+    pub async fn load_hosted(
+        shape: &Shape,
+        config: &Config,
+        max_bag: &[usize],
+        store: Box<dyn RowStore>,
+        profile: bool,
+    ) -> Result<Session> {
+        let wanted = RowLayout::of(shape, config);
+        if config.model.tables != TablePlace::Host || *store.layout() != wanted {
+            let found = store.layout();
+            return Err(Error::Config(format!("a store of {found:?} does not fit a model of {wanted:?} on the {:?}", config.model.tables)));
+        }
+        let mut session = Session::load_anywhere(shape, config, max_bag, u64::MAX, profile).await?;
+        session.host(store)?;
+        Ok(session)
+    }
+
     /// Like [`Session::load`], with tables cut into bindings of at most `max_binding` bytes even
     /// where the device allows more.
+    ///
+    /// # Errors
+    /// As [`Session::load`].
     pub async fn load_cut(shape: &Shape, config: &Config, max_bag: &[usize], max_binding: u64) -> Result<Session> {
-        Session::load_with(shape, config, max_bag, max_binding, false).await
+        Session::refuse_host(config)?;
+        Session::load_anywhere(shape, config, max_bag, max_binding, false).await
     }
 
     /// Like [`Session::load`], ready for [`Session::train_step_timed`].
+    ///
+    /// # Errors
+    /// As [`Session::load`].
     pub async fn load_profiled(shape: &Shape, config: &Config, max_bag: &[usize]) -> Result<Session> {
-        Session::load_with(shape, config, max_bag, u64::MAX, true).await
+        Session::refuse_host(config)?;
+        Session::load_anywhere(shape, config, max_bag, u64::MAX, true).await
     }
 
-    async fn load_with(shape: &Shape, config: &Config, max_bag: &[usize], max_binding: u64, profile: bool) -> Result<Session> {
+    fn refuse_host(config: &Config) -> Result<()> {
+        if config.model.tables == TablePlace::Host {
+            let text = "tables on the host need a file for their rows: use `Session::load_hosted`, or model.tables = \"device\"";
+            return Err(Error::Config(text.into()));
+        }
+        Ok(())
+    }
+
+    async fn load_anywhere(shape: &Shape, config: &Config, max_bag: &[usize], max_binding: u64, profile: bool) -> Result<Session> {
         Session::check(shape, config, max_bag)?;
         match devices::choose(&config.device).await? {
             (Some(adapter), reason) => Session::on_gpu(&adapter, reason, shape, config, max_bag, max_binding, profile).await,
@@ -170,7 +212,9 @@ impl Session {
             );
             return Err(Error::Device(text));
         }
-        let tables = Tables::new(&shape.rows, shape.dim, max_binding.min(adapter.limits.max_binding).min(adapter.limits.max_buffer))?;
+        let of_device = max_binding.min(adapter.limits.max_binding).min(adapter.limits.max_buffer);
+        let max_binding = if config.model.tables == TablePlace::Host { u64::MAX } else { of_device };
+        let tables = Tables::new(&shape.rows, shape.dim, max_binding)?;
         let recorded = step::record(shape, config, &tables, max_bag, Session::RING);
         let schedule = Schedule::new(recorded.plan.clone(), &adapter.limits)?;
         let engine = Box::new(GpuEngine::load_with(adapter, schedule, profile).await?);
@@ -204,6 +248,7 @@ impl Session {
             scaled,
             pretrain_steps: 0,
             quantizing: false,
+            hosted: None,
         }
     }
 
@@ -260,6 +305,7 @@ impl Session {
         let phases = self.step_phases(step)?;
         let uniform = self.uniform(step, batch);
         let outcome = run(self.engine.as_mut(), &phases, &uniform)?;
+        self.rows_change();
         self.pending.push((step, batch.samples));
         Ok(outcome)
     }
@@ -299,16 +345,21 @@ impl Session {
         if found.ids > capacity.ids || found.touched > capacity.touched {
             return too_much();
         }
+        let whole = [0, found.touched as u32];
+        let placed: [&[u32]; 2] = if self.upload_rows(batch)? { [&[], &whole] } else { [&batch.rows, &batch.shard_offsets] };
         let r = &self.recorded;
         self.engine.write(r.dense, bytemuck::cast_slice(&batch.dense))?;
         self.engine.write(r.labels, bytemuck::cast_slice(&batch.labels))?;
-        let backward = [(r.batch.row_offsets, batch.row_offsets.as_slice()), (r.batch.row_samples, &batch.row_samples)];
-        r.batch
-            .forward(batch)
-            .into_iter()
-            .chain(backward)
-            .filter(|(_, words)| !words.is_empty())
-            .try_for_each(|(view, words)| self.engine.write(view, words))
+        let lists = [
+            (r.batch.bag_offsets, batch.bag_offsets.as_slice()),
+            (r.batch.bag_rows, &batch.bag_rows),
+            (r.batch.rows, placed[0]),
+            (r.batch.row_tables, &batch.row_tables),
+            (r.batch.shard_offsets, placed[1]),
+            (r.batch.row_offsets, &batch.row_offsets),
+            (r.batch.row_samples, &batch.row_samples),
+        ];
+        lists.into_iter().filter(|(_, words)| !words.is_empty()).try_for_each(|(view, words)| self.engine.write(view, words))
     }
 
     /// Results of the steps since the last call; at most [`Session::RING`] steps may lie between calls.

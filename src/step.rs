@@ -1,7 +1,7 @@
 //! Records the plan of a run: what a training step, a scale refresh and an evaluation do, and which
 //! buffers they share.
 
-use crate::config::{Config, Quant, Shape};
+use crate::config::{Config, Quant, Shape, TablePlace};
 use crate::model::{self, Backward, Network};
 use crate::ops::embedding_bag::{self, BatchViews};
 use crate::ops::{dense_update, loss, row_update};
@@ -62,10 +62,12 @@ pub struct Recorded {
     pub weights: View,
     /// State of the MLPs' optimizer, same layout.
     pub weight_states: Vec<View>,
-    /// The tables, cut.
+    /// The tables, cut; of tables on the host only the rows of a step, `[U, D]`.
     pub shards: Vec<View>,
     /// State of the tables' optimizer, cut the same way.
     pub shard_states: Vec<View>,
+    /// The largest magnitude of each table, as bits, where the host knows it `[K]`.
+    pub largest: Option<View>,
     /// Scales of the tables `[K]`; in method `pact` their largest magnitudes.
     pub scales: View,
     /// Scales of the MLPs' layers, where they are quantized.
@@ -116,9 +118,12 @@ pub fn touched_by_table(samples: usize, rows: &[u64], max_bag: &[usize]) -> Vec<
     rows.iter().zip(max_bag).map(|(&rows, &bag)| (samples as u64).saturating_mul(bag as u64).min(rows)).collect()
 }
 
-/// Records everything; `ring` is the number of steps whose results are kept.
+/// Records everything; `ring` is the number of steps whose results are kept. With tables on the host, a step's rows
+/// are numbered through in one shard.
 pub fn record(shape: &Shape, config: &Config, tables: &Tables, max_bag: &[usize], ring: usize) -> Recorded {
     let (network, quant) = (Network::new(shape), &config.quant);
+    let one_piece = (config.model.tables == TablePlace::Host).then(|| tables.in_one_piece());
+    let tables = one_piece.as_ref().unwrap_or(tables);
     let train = Capacity::new(config.train.batch, tables, max_bag);
     let evaluate = Capacity::new(config.train.eval_batch, tables, max_bag);
     let mut plan = Plan::new();
@@ -282,15 +287,22 @@ fn declare(
     let weights = keep("weights".into(), "flat", network.flat_len);
     let weight_states =
         (0..dense_update::states(config.optim.dense)).map(|i| keep(format!("weight_state.{i}"), "flat", network.flat_len)).collect();
-    let shards = (0..tables.shards()).map(|s| keep(format!("tables.{s}"), "[rows, D]", tables.rows_in_shard(s) as usize * dim)).collect();
     let per_row = row_update::state_per_row(config.optim.embedding, dim);
     let states = if per_row == 0 { 0 } else { tables.shards() };
-    let shard_states =
-        (0..states).map(|s| keep(format!("table_state.{s}"), "[rows, …]", tables.rows_in_shard(s) as usize * per_row)).collect();
+    let on_host = config.model.tables == TablePlace::Host;
+    let (shards, shard_states) = if on_host {
+        let rows = keep("touched_rows".into(), "[U, D]", touched * dim);
+        (vec![rows], (0..states).map(|_| keep("touched_state".into(), "[U, …]", train.touched * per_row)).collect())
+    } else {
+        let rows_in = |s| tables.rows_in_shard(s) as usize;
+        let shards = (0..tables.shards()).map(|s| keep(format!("tables.{s}"), "[rows, D]", rows_in(s) * dim)).collect();
+        (shards, (0..states).map(|s| keep(format!("table_state.{s}"), "[rows, …]", rows_in(s) * per_row)).collect())
+    };
     let scales = keep("scales".into(), "[K]", k);
     let quantizing = config.quant.pretrains().then(|| keep("quantizing".into(), "[1]", 1));
     let logit_ring = keep("logit_ring".into(), "[slots, B]", ring * train.samples);
     let loss_ring = keep("loss_ring".into(), "[slots]", ring);
+    let largest = on_host.then(|| plan.buffer("largest", "[K]", k, Elem::U32, Role::Input));
     Recorded {
         plan: Plan::new(),
         dense,
@@ -300,6 +312,7 @@ fn declare(
         weight_states,
         shards,
         shard_states,
+        largest,
         scales,
         layer_scales: Vec::new(),
         gathered: scales,

@@ -76,6 +76,11 @@ impl Tables {
         Ok(Tables { rows: rows.to_vec(), base: bases(rows), dim, row_bytes, shard_rows })
     }
 
+    /// The same tables in one piece, whatever its size: for rows that are numbered through and lie in no binding.
+    pub(crate) fn in_one_piece(&self) -> Tables {
+        Tables { shard_rows: u64::MAX, ..self.clone() }
+    }
+
     /// A number that two cuts share only when they put every row in the same place: a batch that was
     /// prepared for one cut is refused by another.
     pub fn fingerprint(&self) -> u64 {

@@ -10,7 +10,7 @@ use crate::config::{Config, Format, Shape};
 use crate::error::{Error, Result};
 use crate::metrics::Summary;
 use crate::profile::Profile;
-use crate::session::{DeviceInfo, Session};
+use crate::session::DeviceInfo;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -29,6 +29,7 @@ mod pack;
 mod ranks;
 mod stepper;
 mod stream;
+mod tables;
 mod traffic;
 mod trainer;
 mod window;
@@ -244,11 +245,7 @@ pub fn run_on(config: &Config, data: Assembled, mut options: Options<'_>, observ
     if let Some(checkpoint) = &checkpoint {
         checkpoint.check_weights(&data.shape)?;
     }
-    let mut session = if options.profile > 0 {
-        pollster::block_on(Session::load_profiled(&data.shape, &config, data.samples.max_bag()))?
-    } else {
-        pollster::block_on(Session::load(&data.shape, &config, data.samples.max_bag()))?
-    };
+    let mut session = tables::load(&data.shape, &config, data.samples.max_bag(), &options.dir, options.profile > 0)?;
     let mut saved = None;
     match (&options.start, &mut checkpoint) {
         (Start::Init(path), Some(checkpoint)) => {

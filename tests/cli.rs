@@ -166,6 +166,44 @@ fn the_same_run_twice_and_a_longer_run_in_two_parts_give_the_same_bytes() {
 }
 
 #[test]
+fn tables_on_the_host_give_the_same_bytes_and_leave_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let flags = ["--epochs", "2", "--eval-every", "40", "--batch", "96", "--optimizer", "rwsadagrad", "--lr", "0.02", "--period", "7"];
+    let on_device = train(dir, "device", &flags);
+    let on_host = train(dir, "host", &[&flags[..], &["--tables", "host"]].concat());
+    let moved = train(dir, "moved", &[&flags[..], &["--tables", "host", "--table-dir", "scratch", "--max-steps", "61"]].concat());
+    assert_eq!(std::fs::read_dir(dir.join("scratch")).unwrap().count(), 0, "the file vanishes with the run");
+    succeed(dir, &["train", "--resume", "moved", "--tables", "device", "--max-steps", "130"]);
+    succeed(dir, &["train", "--resume", "moved", "--tables", "host", "--max-steps", "0"]);
+    for other in [&on_host, &moved] {
+        for file in ["last.safetensors", "best.safetensors"] {
+            assert_eq!(bytes(other.join(file)), bytes(on_device.join(file)), "{file} of {}", other.display());
+        }
+        assert_eq!(metrics(other), metrics(&on_device));
+        assert_eq!(std::fs::read_dir(other).unwrap().count(), 4, "{}", other.display());
+    }
+    let evaluated = |run: &str| json(&succeed(dir, &["eval", run, "--last", "--device", "cpu", "--json"]))["auc"].clone();
+    assert_eq!(evaluated("host"), evaluated("device"));
+    fail(dir, &["train", "--tables", "host", "--workers", "2"], &["--tables host", "workers"]);
+    fail(dir, &["train", "--tables", "host", "--method", "lsq"], &["lsq", "--tables device"]);
+    fail(dir, &["train", "--table-dir", "x"], &["--table-dir", "--tables host"]);
+}
+
+#[test]
+fn checkpoints_that_are_not_wanted_are_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let all = train(dir, "all", &["--eval-every", "20"]);
+    let last = train(dir, "last", &["--eval-every", "20", "--checkpoints", "last"]);
+    let none = train(dir, "none", &["--eval-every", "20", "--checkpoints", "none"]);
+    let kept = |run: &Path| ["last.safetensors", "best.safetensors"].map(|name| run.join(name).exists());
+    assert_eq!([&all, &last, &none].map(|run| kept(run)), [[true, true], [true, false], [false, false]]);
+    assert_eq!(bytes(last.join("last.safetensors")), bytes(all.join("last.safetensors")));
+    fail(dir, &["train", "--resume", "none"], &["has no last.safetensors"]);
+}
+
+#[test]
 fn every_method_goes_on_where_it_was_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();

@@ -2,7 +2,9 @@
 
 use super::profile;
 use super::workers::WorkerArgs;
-use crate::config::{Config, DenseOptimizer, Device, EmbeddingScale, Ids, Method, OnBadRow, Preset, RowOptimizer, ScalePer};
+use crate::config::{
+    Checkpoints, Config, DenseOptimizer, Device, EmbeddingScale, Ids, Method, OnBadRow, Preset, RowOptimizer, ScalePer, TablePlace,
+};
 use crate::config_file;
 use crate::error::{Error, Result};
 use crate::quant::Bits;
@@ -24,6 +26,7 @@ Examples:
   dqrm train my.toml --init weights.safetensors         from the weights of another training
   dqrm train --preset terabyte --dry-run                memory, bindings and time of a step, before anything is allocated
   dqrm train --max-steps 100 --profile                  where the time goes, command by command
+  dqrm train --preset mlperf --tables host --table-dir /scratch    tables larger than the memory
 
 Every setting can stand in the TOML file; the resolved ones are written to OUT/config.toml.";
 
@@ -56,6 +59,12 @@ pub struct TrainArgs {
     /// No table gets more rows than this
     #[arg(long, value_name = "N", help_heading = "Model")]
     pub max_rows: Option<u64>,
+    /// Where the tables live: in the device's memory, or in a file of which only a step's rows are in memory [default: the file's, else device]
+    #[arg(long, value_name = "device|host", value_parser = choice::<TablePlace>, help_heading = "Model")]
+    pub tables: Option<TablePlace>,
+    /// The folder of that file, which vanishes with the run [default: the run's folder]
+    #[arg(long, value_name = "DIR", help_heading = "Model")]
+    pub table_dir: Option<String>,
     /// Start from a PyTorch-named state dict (emb_l.0.weight, bot_l.0.weight, top_l.0.bias …)
     #[arg(long, value_name = "FILE", conflicts_with = "resume", help_heading = "Model")]
     pub init: Option<PathBuf>,
@@ -103,6 +112,10 @@ pub struct TrainArgs {
     /// Evaluate on the validation part every so many steps too, not only after each epoch
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub eval_every: Option<u64>,
+
+    /// Which checkpoints are kept: the newest and the best, the newest, or none [default: the file's, else all]
+    #[arg(long, value_name = "all|last|none", value_parser = choice::<Checkpoints>, help_heading = "Training")]
+    pub checkpoints: Option<Checkpoints>,
 
     /// Workers that train together
     #[command(flatten)]
@@ -196,6 +209,11 @@ impl TrainArgs {
         set(&mut c.device, self.device.chosen());
         set(&mut c.model.preset, self.preset);
         c.model.max_rows = self.max_rows.or(c.model.max_rows);
+        set(&mut c.model.tables, self.tables);
+        if self.tables == Some(TablePlace::Device) {
+            c.model.table_dir = None; // of the file that is overridden
+        }
+        c.model.table_dir = self.table_dir.clone().or(c.model.table_dir);
         set(&mut c.quant.method, self.method);
         set(&mut c.quant.embedding_scale, self.scales);
         set(&mut c.quant.mlp_scale, self.mlp_scale);
@@ -211,6 +229,7 @@ impl TrainArgs {
         set(&mut c.train.max_steps, self.max_steps);
         set(&mut c.train.batch, self.batch);
         set(&mut c.train.eval_every, self.eval_every);
+        set(&mut c.train.checkpoints, self.checkpoints);
         set(&mut c.data.ids, self.ids);
         c.data.modulo = self.modulo.or(c.data.modulo);
         set(&mut c.data.on_bad_row, self.on_bad_row);

@@ -48,6 +48,23 @@ pub enum Loss {
     Mse,
 }
 
+/// Where the embedding tables and the state of their optimizer live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum TablePlace {
+    /// In the device's memory.
+    #[default]
+    Device,
+    /// In a memory-mapped file; a step's rows go to the device and come back.
+    Host,
+}
+
+impl TablePlace {
+    fn is_default(&self) -> bool {
+        *self == TablePlace::Device
+    }
+}
+
 /// The network's shape. Every field that is left out comes from the preset.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
@@ -78,6 +95,12 @@ pub struct Model {
     pub interaction_diagonal: bool,
     /// What is minimised.
     pub loss: Loss,
+    /// Where the tables live. It changes speed and memory, never a result.
+    #[serde(skip_serializing_if = "TablePlace::is_default")]
+    pub tables: TablePlace,
+    /// The folder of the file that holds the tables while a run lasts, with `tables = "host"`; the run's own folder when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table_dir: Option<String>,
 }
 
 /// Rows of the 26 tables of Criteo Kaggle (training logs of the published code).

@@ -107,6 +107,15 @@ impl Engine for CpuEngine {
         Ok(())
     }
 
+    fn fill(&mut self, view: View, make: &(dyn Fn(usize, &mut [u32]) + Sync)) -> Result<()> {
+        let slot = self.schedule.slot(&view);
+        match &mut self.slots[slot] {
+            Slot::Own(memory) => super::fill_words(&mut memory[view.offset..view.offset + view.len], 0, make),
+            Slot::Shared(_) => return Err(Error::Plan("a buffer in shared memory cannot be written".into())),
+        }
+        Ok(())
+    }
+
     fn run(&mut self, phases: &[usize], step: &StepUniform) -> Result<()> {
         // On one of rayon's own threads: a twin that shares its rows out then waits for no wake-up of another one.
         rayon::scope(|_| {

@@ -3,6 +3,7 @@
 
 use crate::error::Result;
 use crate::plan::{StepUniform, View};
+use rayon::prelude::*;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
@@ -95,10 +96,31 @@ pub struct TimedRun {
     pub commands: Vec<CommandTime>,
 }
 
+/// Words made at a time for a device.
+const FILLED: usize = 1 << 20;
+
+/// Calls `make` for pieces of `words`, the first of which has the place `start`, in parallel.
+fn fill_words(words: &mut [u32], start: usize, make: &(dyn Fn(usize, &mut [u32]) + Sync)) {
+    const PIECE: usize = 1 << 14;
+    words.par_chunks_mut(PIECE).enumerate().for_each(|(i, piece)| make(start + i * PIECE, piece));
+}
+
 /// A loaded schedule.
 pub trait Engine: std::fmt::Debug {
     /// Copies `words` to the buffer from the view's start on; takes effect before the next `run`.
     fn write(&mut self, view: View, words: &[u32]) -> Result<()>;
+
+    /// Sets the words of a view to what `make` gives for (place of the first one in the view, words); `make` is called from
+    /// several threads.
+    fn fill(&mut self, view: View, make: &(dyn Fn(usize, &mut [u32]) + Sync)) -> Result<()> {
+        let mut words = vec![0; view.len.min(FILLED)];
+        for start in (0..view.len).step_by(FILLED) {
+            let now = &mut words[..(view.len - start).min(FILLED)];
+            fill_words(now, start, make);
+            self.write(View { offset: view.offset + start, len: now.len(), ..view }, now)?;
+        }
+        Ok(())
+    }
 
     /// Runs phases one after another, in one submission, with one `step` uniform. Does not wait.
     fn run(&mut self, phases: &[usize], step: &StepUniform) -> Result<()>;

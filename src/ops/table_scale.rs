@@ -92,6 +92,14 @@ pub fn refresh(plan: &mut Plan, tables: &Tables, max_code: u32, shards: &[View],
     }
 }
 
+/// Records the scales of all tables from the largest magnitude of each, as bits: `largest` `[K]`, `scales` `[K]`.
+pub fn from_largest(plan: &mut Plan, tables: usize, max_code: u32, largest: View, scales: View) {
+    for table in 0..tables {
+        let params = TableScaleParams { first: table as u32, count: 1, table: table as u32, max_code: max_code as f32 };
+        plan.push(&TABLE_SCALE, format!("table {table}"), &params, &[largest, scales], [1, 1, 1]);
+    }
+}
+
 fn table_absmax(mut args: Args<'_>) {
     let p: AbsmaxParams = args.params();
     let table = &args.u32s(0)[p.start as usize..(p.start + p.count) as usize];
@@ -121,9 +129,20 @@ fn case(name: &str, rows: &[u64], dim: usize, max_binding: u64, zero: bool) -> C
     case
 }
 
+fn largest_case() -> Case {
+    let mut case = Case::new("table_scale from the largest magnitudes", 1, 0);
+    let largest = [0.0f32, 0.7, 1e-12, 3.5e3].map(f32::to_bits).to_vec();
+    let largest = case.words("largest", largest, Elem::U32);
+    let scales = case.output("scales", 4);
+    from_largest(&mut case.plan, 4, 7, largest, scales);
+    case.check(scales, ELEMENTWISE);
+    case
+}
+
 /// Cases.
 pub fn cases() -> Vec<Case> {
     vec![
+        largest_case(),
         case("one element", &[1], 1, u64::MAX, false),
         case("zero tables get the floor", &[4, 3], 3, u64::MAX, true),
         case("odd", &[5, 1, 777], 3, u64::MAX, false),

@@ -32,6 +32,12 @@ impl Session {
         self.scaled.values().flatten().any(|known| !known)
     }
 
+    /// The refresh, with what it needs from the host in its place.
+    fn refresh_phase(&mut self) -> Result<usize> {
+        self.upload_largest()?;
+        self.phase(phase::REFRESH)
+    }
+
     fn mark_scaled(&mut self) {
         self.scaled.values_mut().for_each(|known| known.fill(true));
     }
@@ -60,7 +66,7 @@ impl Session {
         }
         let mut phases = Vec::new();
         if self.config.quant.refresh_every().is_some_and(|period| step.is_multiple_of(period)) || self.lacks_scales() {
-            phases.push(self.phase(phase::REFRESH)?);
+            phases.push(self.refresh_phase()?);
             self.mark_scaled();
         }
         phases.push(self.phase(phase::GRADIENTS)?);
@@ -78,7 +84,7 @@ impl Session {
         let fresh = quant.method == Method::Ptq && quant.has_table_scales();
         let mut phases = Vec::new();
         if fresh || self.lacks_scales() {
-            phases.push(self.phase(phase::REFRESH)?);
+            phases.push(self.refresh_phase()?);
             self.mark_scaled();
         }
         phases.push(self.phase(phase::QUANTIZE)?);
@@ -91,7 +97,7 @@ impl Session {
         let quant = &self.config.quant;
         let due = if quant.method == Method::Lsq { self.lacks_scales() } else { quant.has_table_scales() };
         if due {
-            let phase = self.phase(phase::REFRESH)?;
+            let phase = self.refresh_phase()?;
             self.engine.run(&[phase], &StepUniform::evaluate(1, 0))?;
             self.mark_scaled();
         }

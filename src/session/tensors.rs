@@ -125,14 +125,29 @@ impl Session {
         &self.names
     }
 
-    /// The pieces of the device's buffers that hold values `start..start + len` of a tensor.
-    fn pieces(&self, name: &str, start: u64, len: usize) -> Result<Vec<View>> {
-        let Some(Placed { tensor, place }) = self.tensors.iter().find(|t| t.tensor.name == name) else {
+    /// The tensor, when it has values `start..start + len`.
+    fn check_range(&self, name: &str, start: u64, len: usize) -> Result<&Placed> {
+        let Some(placed) = self.tensors.iter().find(|t| t.tensor.name == name) else {
             return Err(Error::Config(format!("the model has no tensor `{name}`")));
         };
-        if start.checked_add(len as u64).is_none_or(|end| end > tensor.len()) {
-            return Err(Error::Config(format!("values {start}+{len} of `{name}`, which has {}", tensor.len())));
+        if start.checked_add(len as u64).is_none_or(|end| end > placed.tensor.len()) {
+            return Err(Error::Config(format!("values {start}+{len} of `{name}`, which has {}", placed.tensor.len())));
         }
+        Ok(placed)
+    }
+
+    /// The table of a tensor that lives on the host, and whether it is optimizer state.
+    fn on_host(&self, name: &str) -> Option<(usize, bool)> {
+        self.hosted.as_ref()?;
+        match self.tensors.iter().find(|t| t.tensor.name == name)?.place {
+            Place::Cut { table, state, .. } => Some((table, state)),
+            Place::Whole(_) => None,
+        }
+    }
+
+    /// The pieces of the device's buffers that hold values `start..start + len` of a tensor.
+    pub(super) fn pieces(&self, name: &str, start: u64, len: usize) -> Result<Vec<View>> {
+        let place = &self.check_range(name, start, len)?.place;
         if len == 0 {
             return Ok(Vec::new());
         }
@@ -159,6 +174,10 @@ impl Session {
     /// # Errors
     /// No such tensor, a range beyond it, a lost device.
     pub async fn read(&mut self, name: &str, start: u64, len: usize) -> Result<Vec<f32>> {
+        if let Some((table, state)) = self.on_host(name) {
+            self.check_range(name, start, len)?;
+            return self.read_hosted(table, state, start, len).await;
+        }
         let mut values = Vec::with_capacity(len);
         for piece in self.pieces(name, start, len)? {
             values.extend_from_slice(bytemuck::cast_slice(&self.engine.read(piece).await?));
@@ -171,6 +190,10 @@ impl Session {
     /// # Errors
     /// No such tensor, a range beyond it, a lost device.
     pub fn write(&mut self, name: &str, start: u64, values: &[f32]) -> Result<()> {
+        if let Some((table, state)) = self.on_host(name) {
+            self.check_range(name, start, values.len())?;
+            return self.write_hosted(table, state, start, values);
+        }
         let mut rest = values;
         for piece in self.pieces(name, start, values.len())? {
             let (now, later) = rest.split_at(piece.len);

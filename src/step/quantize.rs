@@ -99,9 +99,14 @@ pub(super) fn refresh(plan: &mut Plan, network: &Network, quant: &Quant, tables:
                 lsq::first_table_scales(plan, tables, n, &r.shards, partials, r.scales);
             }
             method => {
-                let partials = plan.buffer("absmax", "[partials]", table_scale::partials(tables), Elem::U32, Role::Scratch);
                 let n = if method == Method::Pact { LARGEST } else { n };
-                table_scale::refresh(plan, tables, n, &r.shards, partials, r.scales);
+                match r.largest {
+                    Some(largest) => table_scale::from_largest(plan, tables.count(), n, largest, r.scales),
+                    None => {
+                        let partials = plan.buffer("absmax", "[partials]", table_scale::partials(tables), Elem::U32, Role::Scratch);
+                        table_scale::refresh(plan, tables, n, &r.shards, partials, r.scales);
+                    }
+                }
             }
         }
     }

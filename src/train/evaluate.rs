@@ -1,6 +1,6 @@
 //! A trained model, loaded to predict.
 
-use super::{Assembled, Preparing, assemble, broken, folder, memory, resolve, schema, stream};
+use super::{Assembled, Preparing, assemble, broken, folder, memory, resolve, schema, stream, tables};
 use crate::checkpoint::Checkpoint;
 use crate::config::{Config, Device, Format, OnBadRow, Optim, Schema, Shape, Workers};
 use crate::data::ids::Mapper;
@@ -124,7 +124,7 @@ impl Trained {
         checkpoint.check_weights(&shape)?;
         let bags = max_bag(&config, &shape, &schema);
         memory::check(&shape, &config, &bags, memory::memory())?;
-        let mut session = pollster::block_on(Session::load(&shape, &config, &bags))?;
+        let mut session = tables::load(&shape, &config, &bags, dir, false)?;
         checkpoint.load_inference(&mut session)?;
         session.begin_evaluation()?;
         let (step, synthetic) = (checkpoint.header.step, config.data.format == Format::Synthetic);

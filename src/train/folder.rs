@@ -65,11 +65,13 @@ fn comparable(config: &Config) -> Config {
     let mut c = config.clone();
     let plain = Config::default();
     c.device = plain.device;
+    (c.model.tables, c.model.table_dir) = (plain.model.tables, plain.model.table_dir);
     c.train.epochs = 0;
     c.train.max_steps = 0;
     c.train.eval_batch = 0;
     c.train.eval_every = 0;
     c.train.checkpoint_every = 0;
+    c.train.checkpoints = plain.train.checkpoints;
     c.train.loader_threads = 0;
     c.workers.count = 0;
     c.workers.check_every = 0;
@@ -83,7 +85,7 @@ pub(super) fn check_resume(dir: &Path, config: &Config) -> Result<()> {
     let before = config_file::read(&dir.join(CONFIG))?;
     if comparable(&before) != comparable(config) {
         return Err(Error::Config(format!(
-            "`{}` was trained with other settings; with --resume only the device, epochs, max_steps, eval_batch, eval_every, checkpoint_every, \
+            "`{}` was trained with other settings; with --resume only the device, model.tables, model.table_dir, epochs, max_steps, eval_batch, eval_every, checkpoint_every, checkpoints, \
              loader_threads, the cache, workers.count and workers.check_every may change (see its {CONFIG})",
             dir.display()
         )));

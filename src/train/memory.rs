@@ -1,7 +1,7 @@
 //! Whether the model fits this computer, asked before anything is allocated: an operating system that
 //! promises more memory than it has would end the program in the middle of a run.
 
-use crate::config::{Config, DenseOptimizer, Device, RowOptimizer, Shape};
+use crate::config::{Config, DenseOptimizer, Device, RowOptimizer, Shape, TablePlace};
 use crate::error::{Error, Result};
 
 /// This computer's memory in bytes, on Linux.
@@ -22,6 +22,9 @@ fn meminfo(key: &str) -> Option<u64> {
 
 /// What the tables and the state of their optimizer take, in bytes.
 fn tables(shape: &Shape, config: &Config) -> u64 {
+    if config.model.tables == TablePlace::Host {
+        return 0; // they lie in a file, whose room is asked for when it is made
+    }
     let copies = if config.optim.embedding == RowOptimizer::Adagrad { 2 } else { 1 };
     shape.embedding_parameters().saturating_mul(4 * copies)
 }
@@ -61,7 +64,7 @@ pub(super) fn check(shape: &Shape, config: &Config, max_bag: &[usize], limit: Op
         return Ok(());
     }
     let (what, needed, hint) = if tables > limit {
-        let hint = "limit the rows of a table (--max-rows), use fewer ids or another optimizer, or a GPU with more memory";
+        let hint = "keep them in a file (--tables host), limit the rows of a table (--max-rows), use fewer ids or another optimizer, or a GPU with more memory";
         ("the embedding tables in FP32", tables, hint)
     } else {
         let hint = "use smaller batches (--batch, train.eval_batch), narrower layers or fewer rows (--max-rows), or a GPU with more memory";
@@ -86,6 +89,8 @@ mod tests {
         assert!(text.contains("2160804928") && text.contains("2000000000") && text.contains("--max-rows"), "{text}");
         config.optim.embedding = RowOptimizer::Adagrad;
         assert!(check(&config, Some(2_200_000_000)).is_err(), "Adagrad's state counts too");
+        config.model.tables = TablePlace::Host;
+        assert!(check(&config, Some(100_000_000)).is_ok(), "tables in a file take no memory");
     }
 
     #[test]

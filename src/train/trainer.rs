@@ -13,6 +13,7 @@ use crate::data::loader::{Loader, Order, Share};
 use crate::error::{Error, Result};
 use crate::session::Session;
 use std::collections::VecDeque;
+use std::iter::Peekable;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -143,7 +144,7 @@ impl<'a> Trainer<'a> {
         for share in self.stepper.shares() {
             batches.push(self.loader(order.clone(), self.config.data.shuffle, self.config.train.batch, self.step..self.steps, share)?);
         }
-        let mut alone = if matches!(self.stepper, Stepper::Alone) { batches.pop() } else { None };
+        let mut alone = if matches!(self.stepper, Stepper::Alone) { batches.pop().map(Iterator::peekable) } else { None };
         self.stepper.begin(&self.session, batches, self.step)?;
         self.compare(None)?;
         loop {
@@ -239,13 +240,14 @@ impl<'a> Trainer<'a> {
     }
 
     /// One step.
-    fn train(&mut self, batches: &mut Loader, observe: Observe<'_>) -> Result<()> {
+    fn train(&mut self, batches: &mut Peekable<Loader>, observe: Observe<'_>) -> Result<()> {
         let began = Instant::now();
         let batch = match self.timed_step(batches, observe) {
             Some(batch) => batch?,
             None => {
                 let ended = || Error::Data(format!("the samples ended at step {} of {}", self.step, self.steps));
                 let batch = batches.next().ok_or_else(ended)??;
+                self.announce(batches);
                 self.session.train_step(self.step, &batch)?;
                 batch
             }
@@ -259,6 +261,15 @@ impl<'a> Trainer<'a> {
             self.fetch(observe)?;
         }
         Ok(())
+    }
+
+    /// Says which rows come after those of the batch at hand, where that helps.
+    fn announce(&mut self, batches: &mut Peekable<Loader>) {
+        if self.session.has_host_tables()
+            && let Some(Ok(next)) = batches.peek()
+        {
+            self.session.announce(next);
+        }
     }
 
     /// One step with workers.

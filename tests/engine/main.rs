@@ -4,6 +4,7 @@
 mod common;
 
 mod gradients;
+mod host_tables;
 mod house;
 mod methods;
 mod plan;

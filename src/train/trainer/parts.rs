@@ -3,6 +3,7 @@
 
 use super::{Observe, Trainer, folder};
 use crate::checkpoint::Checkpoint;
+use crate::config::Checkpoints;
 use crate::data::loader::Share;
 use crate::error::{Error, Result};
 use crate::metrics::Summary;
@@ -32,8 +33,10 @@ impl Trainer<'_> {
         };
         self.session.begin_evaluation()?;
         let (mut logits, mut labels) = (Vec::new(), Vec::new());
-        for batch in self.loader(range, false, batch as usize, mine, Share::default())? {
+        let mut batches = self.loader(range, false, batch as usize, mine, Share::default())?.peekable();
+        while let Some(batch) = batches.next() {
             let batch = batch?;
+            self.announce(&mut batches);
             logits.extend(pollster::block_on(self.session.logits(&batch))?);
             labels.extend(&batch.labels);
             if self.stopped() {
@@ -93,7 +96,9 @@ impl Trainer<'_> {
         let candidate = !pretraining || self.step == self.steps;
         let better = |auc: f64| candidate && self.best.is_none_or(|(best, _)| auc > best && !provisional);
         if let Some(auc) = evaluation.summary.auc.filter(|&auc| better(auc)) {
-            self.write(folder::BEST, Some((auc, provisional)), observe)?;
+            if self.config.train.checkpoints == Checkpoints::All {
+                self.write(folder::BEST, Some((auc, provisional)), observe)?;
+            }
             (self.best, self.best_now) = (Some((auc, self.step)), Some(self.step));
         }
         if let Some(journal) = &mut self.journal {
@@ -114,7 +119,7 @@ impl Trainer<'_> {
             (Some(_), Some(end)) if self.best_now == Some(self.step) => {
                 Some(Evaluation { part: "test at best validation".into(), ..end.clone() })
             }
-            (Some((_, step)), Some(_)) => {
+            (Some((_, step)), Some(_)) if self.config.train.checkpoints == Checkpoints::All => {
                 if self.journal.is_some() {
                     Checkpoint::open(&self.options.dir.join(folder::BEST))?.load_inference(&mut self.session)?;
                 }

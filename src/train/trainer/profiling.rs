@@ -6,6 +6,7 @@ use crate::data::loader::Loader;
 use crate::error::Result;
 use crate::profile::{HostTimes, Profile};
 use crate::train::Event;
+use std::iter::Peekable;
 use std::time::Instant;
 
 /// Steps before those that count: shaders are compiled, memory is touched, the engine finds out how to time commands.
@@ -33,20 +34,21 @@ impl Profiler {
 
 impl Trainer<'_> {
     /// One step with the times of its commands; `None` when nothing is profiled (any more).
-    pub(super) fn timed_step(&mut self, batches: &mut Loader, observe: Observe<'_>) -> Option<Result<Batch>> {
-        let profiler = self.profiler.as_mut()?;
-        let origin = profiler.origin;
+    pub(super) fn timed_step(&mut self, batches: &mut Peekable<Loader>, observe: Observe<'_>) -> Option<Result<Batch>> {
+        let origin = self.profiler.as_ref()?.origin;
         let clock = || origin.elapsed().as_secs_f64();
         let wait = clock();
         let batch = match batches.next()? {
             Ok(batch) => batch,
             Err(error) => return Some(Err(error)),
         };
+        self.announce(batches);
         let begin = clock();
         let run = match self.session.train_step_timed(self.step, &batch, &clock) {
             Ok(run) => run,
             Err(error) => return Some(Err(error)),
         };
+        let profiler = self.profiler.as_mut()?;
         if self.step >= profiler.first {
             profiler.profile.push(self.session.plan(), self.step, &batch, HostTimes { wait, begin, end: clock() }, &run);
         }

@@ -2,12 +2,16 @@
 
 use super::{Observe, Trainer};
 use crate::checkpoint::{self, State};
+use crate::config::Checkpoints;
 use crate::error::{Error, Result};
 use crate::train::{Event, folder};
 
 impl Trainer<'_> {
     /// Writes `last.safetensors`.
     pub(super) fn save(&mut self, observe: Observe<'_>) -> Result<()> {
+        if self.config.train.checkpoints == Checkpoints::None {
+            return Ok(());
+        }
         // A checkpoint of replicas that have come apart must not replace one of replicas that had not.
         self.compare(Some(self.step))?;
         self.write(folder::LAST, None, observe)?;
@@ -54,6 +58,11 @@ impl Trainer<'_> {
         }
         let dir = self.options.dir.display();
         let (step, steps) = (self.step, self.steps);
+        if self.saved != Some(step) {
+            return Error::Interrupted(format!(
+                "interrupted after step {step} of {steps}; nothing is saved, as train.checkpoints is \"none\""
+            ));
+        }
         Error::Interrupted(format!("interrupted after step {step} of {steps}; everything is saved, go on with `dqrm train --resume {dir}`"))
     }
 

@@ -1,0 +1,146 @@
+//! Tables on the host give the same bytes as tables on the device.
+
+use crate::{Named, Setup, assert_same_bytes, devices, everything, read, small_config, small_model};
+use dqrm::config::{Config, DenseOptimizer, Device, EmbeddingScale, Method, Model, Optim, RowOptimizer, TablePlace};
+use dqrm::data::Samples;
+use dqrm::host_tables::HostTables;
+use dqrm::quant::Bits;
+use dqrm::session::{RowLayout, Session};
+use pollster::block_on;
+
+/// The same settings with tables on the host, in a file of a folder that lives as long as the test.
+fn hosted(setup: &Setup, device: &Device, dir: &tempfile::TempDir) -> Session {
+    let mut config = Config { device: device.clone(), ..setup.config.clone() };
+    config.model.tables = TablePlace::Host;
+    let store = HostTables::create(dir.path(), RowLayout::of(&setup.shape, &config)).unwrap();
+    let mut session = block_on(Session::load_hosted(&setup.shape, &config, setup.clicks.max_bag(), Box::new(store), false)).unwrap();
+    session.initialise(5, &mut |_, _| {}).unwrap();
+    session
+}
+
+/// Trains with batches announced one ahead, but for every fifth, and with evaluations in between. Gives losses and logits.
+fn train(setup: &Setup, session: &mut Session, steps: std::ops::Range<u64>) -> Vec<f32> {
+    let mut results = Vec::new();
+    for step in steps {
+        let batch = setup.batch(session.tables(), step);
+        if !step.is_multiple_of(5) {
+            let next = setup.batch(session.tables(), step + 1);
+            session.announce(&next);
+        }
+        session.train_step(step, &batch).unwrap();
+        if step % 16 == 9 {
+            session.begin_evaluation().unwrap();
+            let batch = setup.batch(session.tables(), 700 + step);
+            results.extend(block_on(session.logits(&batch)).unwrap());
+        }
+        results.extend(block_on(session.history()).unwrap().into_iter().flat_map(|r| r.logits));
+    }
+    results
+}
+
+fn both(setup: &Setup, device: &Device, steps: u64) -> [(Vec<f32>, Vec<Named>); 2] {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |mut session: Session| (train(setup, &mut session, 0..steps), everything(&mut session));
+    [run(setup.session(device)), run(hosted(setup, device, &dir))]
+}
+
+fn assert_equal(what: &str, setup: &Setup, device: &Device, steps: u64) {
+    let [on_device, on_host] = both(setup, device, steps);
+    assert!(on_device.0.iter().zip(&on_host.0).all(|(a, b)| a.to_bits() == b.to_bits()), "{what} {device:?}: logits differ");
+    assert_same_bytes(&format!("{what} {device:?}"), &on_device.1, &on_host.1);
+}
+
+#[test]
+fn long_runs_give_the_same_bytes_as_tables_on_the_device() {
+    for device in devices() {
+        for (embedding, dense) in [(RowOptimizer::Sgd, DenseOptimizer::Sgd), (RowOptimizer::Rwsadagrad, DenseOptimizer::Adam)] {
+            let mut config = small_config(Bits::B4, 32);
+            config.quant.period = 7;
+            config.optim = Optim { embedding, dense, lr: 0.05, ..Optim::default() };
+            let setup = Setup::new(Model { rows: Some(vec![50, 3, 2000, 1]), ..small_model() }, config, 3);
+            assert_equal(&format!("{embedding:?}"), &setup, &device, 210);
+        }
+    }
+}
+
+#[test]
+fn every_setting_that_touches_tables_gives_the_same_bytes() {
+    let edits: [(&str, &dyn Fn(&mut Config)); 7] = [
+        ("FP32", &|c| (c.quant.embedding_bits, c.quant.mlp_bits) = (Bits::None, Bits::None)),
+        ("Adagrad, 8 bits", &|c| (c.optim.embedding, c.quant.embedding_bits) = (RowOptimizer::Adagrad, Bits::B8)),
+        ("hawq", &|c| c.quant.method = Method::Hawq),
+        ("ptq", &|c| c.quant.method = Method::Ptq),
+        ("pact", &|c| c.quant.method = Method::Pact),
+        ("scales of rows", &|c| c.quant.embedding_scale = EmbeddingScale::Row),
+        ("sums quantized, larger evaluations", &|c| (c.quant.pool_then_quantize, c.train.eval_batch) = (true, 64)),
+    ];
+    for (what, edit) in edits {
+        let mut config = small_config(Bits::B4, 16);
+        edit(&mut config);
+        if config.quant.method != Method::Dqrm || config.quant.embedding_scale == EmbeddingScale::Row {
+            config.quant.period = 200; // the default; these have no period
+        }
+        let setup = Setup::new(small_model(), config, 2);
+        for device in devices() {
+            assert_equal(what, &setup, &device, 24);
+        }
+    }
+}
+
+#[test]
+fn tensors_go_from_one_place_to_the_other() {
+    for device in devices() {
+        let mut config = small_config(Bits::B4, 16);
+        config.optim.embedding = RowOptimizer::Rwsadagrad;
+        let setup = Setup::new(small_model(), config, 2);
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = hosted(&setup, &device, &dir);
+        train(&setup, &mut first, 0..20);
+        let kept = everything(&mut first);
+        let mut whole = setup.session(&device);
+        let mut again = hosted(&setup, &device, &dir);
+        for (name, values) in &kept {
+            whole.write(name, 0, values).unwrap();
+            again.write(name, 0, values).unwrap();
+        }
+        let results = [&mut first, &mut whole, &mut again].map(|session| (train(&setup, session, 20..40), everything(session)));
+        for (losses, tensors) in &results[1..] {
+            assert_eq!(*losses, results[0].0, "{device:?}");
+            assert_same_bytes(&format!("{device:?}"), &results[0].1, tensors);
+        }
+    }
+}
+
+#[test]
+fn the_device_holds_the_rows_of_a_step_only() {
+    let model = Model { rows: Some(vec![50, 3, 200_000, 1]), ..small_model() };
+    let setup = Setup::new(model, small_config(Bits::B4, 16), 1);
+    let dir = tempfile::tempdir().unwrap();
+    let session = hosted(&setup, &Device::Cpu, &dir);
+    let largest = session.plan().buffers.iter().map(|b| b.len).max().unwrap();
+    assert!(largest < 1000, "a buffer of {largest} elements");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "the file has no name that could be left behind");
+}
+
+#[test]
+fn stores_and_settings_that_do_not_fit_are_refused() {
+    let setup = Setup::new(small_model(), small_config(Bits::B4, 16), 1);
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Config { device: Device::Cpu, ..setup.config.clone() };
+    let store = |layout: RowLayout| Box::new(HostTables::create(dir.path(), layout).unwrap());
+    let load = |config: &Config, layout: RowLayout| {
+        let loaded = block_on(Session::load_hosted(&setup.shape, config, setup.clicks.max_bag(), store(layout), false));
+        loaded.err().map(|e| e.to_string()).unwrap_or_default()
+    };
+    let layout = RowLayout::of(&setup.shape, &config);
+    assert!(load(&config, layout.clone()).contains("Device"), "the settings say `device`");
+    config.model.tables = TablePlace::Host;
+    assert_eq!(load(&config, layout.clone()), "");
+    assert!(load(&config, RowLayout { state: 1, ..layout.clone() }).contains("does not fit"));
+    assert!(load(&config, RowLayout { rows: vec![50, 3, 200, 2], ..layout }).contains("does not fit"));
+    let text = block_on(Session::load(&setup.shape, &config, setup.clicks.max_bag())).unwrap_err().to_string();
+    assert!(text.contains("load_hosted"), "{text}");
+    let mut session = hosted(&setup, &Device::Cpu, &dir);
+    assert!(session.write("emb_l.2.weight", 799, &[1.0, 2.0]).unwrap_err().to_string().contains("which has 800"));
+    assert_eq!(read(&mut session, "emb_l.1.weight").len(), 12);
+}
