@@ -95,6 +95,8 @@ pub mod engine;
 pub mod error;
 #[cfg(feature = "cli")]
 pub mod import;
+#[cfg(feature = "cli")]
+mod mapped;
 pub mod metrics;
 pub mod model;
 #[cfg(feature = "cli")]
