@@ -104,6 +104,8 @@ pub mod host_tables;
 #[cfg(feature = "cli")]
 pub mod import;
 pub mod lab;
+#[cfg(feature = "cli")]
+mod mapped;
 pub mod metrics;
 pub mod model;
 #[cfg(feature = "cli")]

@@ -34,7 +34,7 @@ mod traffic;
 mod trainer;
 mod window;
 
-pub use assemble::{Assembled, Preparing, assemble, resolve, schema};
+pub use assemble::{Assembled, Preparing, assemble, prepare, resolve, schema};
 pub use comm::{Comm, GradientBytes, MAX_PLAYED, Scheme, comm};
 pub use dry_run::{DryRun, Part, dry_run};
 pub use evaluate::{Each, Scored, Trained, Which};
@@ -120,6 +120,8 @@ pub struct Progress {
     pub auc: Option<f64>,
     /// Samples learned from per second, evaluations and checkpoints apart.
     pub samples_per_second: f64,
+    /// Milliseconds that a step waited for its batch, a mean since the last report.
+    pub data_wait_ms: f64,
     /// Time left, in seconds.
     pub seconds_left: f64,
     /// What workers exchanged since the last report.
@@ -191,6 +193,10 @@ pub struct Outcome {
     pub packed_bytes: u64,
     /// Samples learned from per second, evaluations and checkpoints apart; 0 when there was no step.
     pub samples_per_second: f64,
+    /// Milliseconds that a step waited for its batch, a mean over all steps.
+    pub data_wait_ms: f64,
+    /// Share of the training time that steps waited for batches.
+    pub data_wait_share: f64,
     /// Malformed lines left out.
     pub skipped_rows: u64,
 }

@@ -56,6 +56,7 @@ fn metrics(run: &Path) -> Vec<serde_json::Value> {
     let parse = |line: &str| {
         let mut value: serde_json::Value = serde_json::from_str(line).unwrap();
         value.as_object_mut().unwrap().remove("samples_per_second");
+        value.as_object_mut().unwrap().remove("data_wait_ms");
         value
     };
     text.lines().map(parse).collect()

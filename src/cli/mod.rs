@@ -16,6 +16,7 @@ mod live;
 mod options;
 mod pack;
 mod predict;
+mod prepare;
 mod profile;
 mod ranks;
 mod stop;
@@ -40,6 +41,7 @@ const EXAMPLES: &str = "\
 Examples:
   dqrm train                                       a minute on synthetic clicks
   dqrm train --data day_0.gz day_1.gz --preset kaggle
+  dqrm prepare day_0.gz day_1.gz --out prepared    once, for many runs with --data prepared
   dqrm eval runs/kaggle-int4-seed0 --data day_2.gz
   dqrm predict runs/kaggle-int4-seed0 --data new.tsv --out p.csv
   dqrm pack runs/kaggle-int4-seed0                 one file, an eighth of the size
@@ -56,6 +58,8 @@ Examples:
 pub enum Command {
     /// Train a model (on synthetic clicks when no data is given)
     Train(Box<TrainArgs>),
+    /// Turn raw data into a folder that training reads at full speed
+    Prepare(prepare::PrepareArgs),
     /// Measure a trained model on labelled data
     Eval(eval::EvalArgs),
     /// Write one click probability a line
@@ -88,6 +92,7 @@ const REPLICA: u8 = 5;
 pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Train(args) => train::run(&args),
+        Command::Prepare(args) => prepare::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Pack(args) => pack::run(&args),

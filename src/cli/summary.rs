@@ -35,6 +35,10 @@ pub(super) fn table(config: &Config, o: &Outcome) -> String {
     if o.samples_per_second > 0.0 {
         let _ = writeln!(text, "speed      {} samples/s on {}", grouped(o.samples_per_second as u64), o.device);
     }
+    if o.samples_per_second > 0.0 {
+        let share = 100.0 * o.data_wait_share;
+        let _ = writeln!(text, "data       a step waited {:.3} ms for its batch, {share:.1} % of the training time", o.data_wait_ms);
+    }
     if o.skipped_rows > 0 {
         let _ = writeln!(text, "skipped    {} malformed lines", grouped(o.skipped_rows));
     }

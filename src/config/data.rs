@@ -16,6 +16,10 @@ pub enum Format {
     Criteo,
     /// Delimited text after `[data.schema]`.
     Text,
+    /// MLPerf's binary Criteo rows of 40 `int32`.
+    Binary,
+    /// Parquet files, columns after `[data.schema]`.
+    Parquet,
 }
 
 /// How raw categories become row numbers.

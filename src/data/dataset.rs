@@ -1,7 +1,7 @@
-//! Prepared data: text read once, kept as numbers in the cache folder, read at random from there.
+//! Prepared data: input read once, kept as numbers in a folder, mapped into memory and read at random from there.
 //!
-//! The cache folder holds one folder for each set of inputs and settings, named by their
-//! fingerprint; it is written under another name and renamed when whole. All numbers are little
+//! A cache folder holds one folder for each set of inputs and settings, named by their fingerprint; it is written
+//! under another name and renamed when whole. [`to_folder`] makes one that the user names. All numbers are little
 //! endian, without padding:
 //!
 //! | file | what |
@@ -9,28 +9,33 @@
 //! | `rows.bin` | one record for each row: label `f32`, dense `f32` × D, bag sizes `u32` × M, ids `u32` × the row's categories |
 //! | `index.bin` | only with multi-hot columns: where each record begins in `rows.bin`, and the end, `u64` × (n + 1) |
 //! | `ids.bin` | the [mapping](super::ids) as the training part knows it |
-//! | `meta.json` | sizes, parts, fingerprint |
+//! | `sums.bin` | checksums of the first two |
+//! | `meta.json` | sizes, parts, settings, checksums of the others |
 //!
 //! M is the number of multi-hot columns (their tables come last). With a dictionary, the ids are
 //! places in first-seen order over the whole data, counted from 1: those that the training part
 //! has not seen lie above its count of keys, and [`Samples::fetch`] gives them row 0.
 
 use super::ids::{Mapper, capped};
-use super::prepare::{self, Meta};
+use super::manifest::{BLOCK, IDS, INDEX, META, Meta, ROWS, SUMS, Sums, hex};
+use super::prepare::{self, Job};
 use super::{Block, Samples};
 use crate::config::{Data, Ids, Schema};
 use crate::error::{Error, Result};
+use crate::mapped::{self, Mapped};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use xxhash_rust::xxh3::xxh3_64;
 
-pub(super) const ROWS: &str = "rows.bin";
-pub(super) const INDEX: &str = "index.bin";
-pub(super) const IDS: &str = "ids.bin";
-pub(super) const META: &str = "meta.json";
-/// Neighbouring rows are read together, up to this many.
-const RUN: usize = 1024;
+pub use super::folder::{Making, to_folder};
+pub use super::manifest::Settings;
+pub use super::prepare::Watch;
+
+/// Rows whose records are asked for before the first of them is decoded, so that memory works on all of them.
+const TOGETHER: usize = 16;
 
 /// The samples' parts, in time order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,14 +64,30 @@ impl Parts {
 #[derive(Debug)]
 pub struct Prepared {
     path: PathBuf,
-    rows_file: File,
-    index_file: Option<File>,
+    records: Mapped,
+    index: Option<Mapped>,
     meta: Meta,
     mapper: Mapper,
-    /// Keys known to the training part; `None` when ids are taken modulo.
-    known: Option<Vec<u64>>,
+    /// Keys known to the training part; `None` when ids are rows already.
+    known: Option<Vec<u32>>,
     /// The mapper's limit.
     max_rows: Option<u64>,
+}
+
+/// From categories to rows, before any is known.
+pub(super) fn new_mapper(data: &Data, schema: &Schema, modulo_rows: Option<&[u64]>, max_rows: Option<u64>) -> Result<Mapper> {
+    if data.files.is_empty() {
+        return Err(Error::Config("data.files is empty; name the files to read".into()));
+    }
+    match (data.ids, modulo_rows) {
+        (_, Some(rows)) if rows.len() != schema.tables() => {
+            Err(Error::Config(format!("{} moduli for {} categorical columns", rows.len(), schema.tables())))
+        }
+        (Ids::Modulo | Ids::Direct, None) => Err(Error::Config("ids = \"modulo\" and \"direct\" need the rows of each table".into())),
+        (Ids::Direct, Some(rows)) => Ok(Mapper::direct(rows)),
+        (Ids::Modulo, Some(rows)) => Ok(Mapper::modulo(rows)),
+        (Ids::Dictionary, _) => Ok(Mapper::dictionary(schema.tables(), max_rows)),
+    }
 }
 
 /// Opens the prepared form of `data.files`, making it first unless an earlier run with the same
@@ -81,17 +102,19 @@ pub fn open(
     schema: &Schema,
     modulo_rows: Option<&[u64]>,
     max_rows: Option<u64>,
-    progress: &mut dyn FnMut(u64, u64, u64),
+    progress: &mut Watch<'_>,
 ) -> Result<Prepared> {
-    let Place { mapper, inputs, fingerprint, path } = place(data, schema, modulo_rows, max_rows)?;
-    match Prepared::load(&path, &fingerprint, schema) {
+    let mapper = new_mapper(data, schema, modulo_rows, max_rows)?;
+    let job = Job::new(data, schema, &mapper, max_rows)?;
+    let path = Path::new(&data.cache).join(&job.fingerprint);
+    match Prepared::load(&path, Some(&job.fingerprint), schema) {
         Ok(prepared) => Ok(prepared),
         Err(error) => {
             if path.exists() {
                 log::warn!("{error}; preparing the data again");
             }
-            prepare::prepare(data, schema, &inputs, mapper, &path, &fingerprint, progress)?;
-            Prepared::load(&path, &fingerprint, schema)
+            prepare::into_cache(&job, mapper, &path, progress)?;
+            Prepared::load(&path, Some(&job.fingerprint), schema)
         }
     }
 }
@@ -101,37 +124,35 @@ pub fn open(
 /// # Errors
 /// Files that do not exist, settings that contradict each other.
 pub fn open_existing(data: &Data, schema: &Schema, modulo_rows: Option<&[u64]>, max_rows: Option<u64>) -> Result<Option<Prepared>> {
-    let Place { fingerprint, path, .. } = place(data, schema, modulo_rows, max_rows)?;
-    Ok(if path.exists() { Prepared::load(&path, &fingerprint, schema).ok() } else { None })
+    let mapper = new_mapper(data, schema, modulo_rows, max_rows)?;
+    let job = Job::new(data, schema, &mapper, max_rows)?;
+    let path = Path::new(&data.cache).join(&job.fingerprint);
+    Ok(if path.exists() { Prepared::load(&path, Some(&job.fingerprint), schema).ok() } else { None })
 }
 
-/// Where the prepared form of some files lies, and what makes it.
-struct Place {
-    mapper: Mapper,
-    inputs: Vec<prepare::Stat>,
-    fingerprint: String,
-    path: std::path::PathBuf,
+/// True when `files` is one folder of prepared data.
+pub fn is_folder(files: &[String]) -> bool {
+    matches!(files, [one] if Path::new(one).join(META).is_file())
 }
 
-fn place(data: &Data, schema: &Schema, modulo_rows: Option<&[u64]>, max_rows: Option<u64>) -> Result<Place> {
-    let mapper = match (data.ids, modulo_rows) {
-        (_, Some(rows)) if rows.len() != schema.tables() => {
-            return Err(Error::Config(format!("{} moduli for {} categorical columns", rows.len(), schema.tables())));
-        }
-        (Ids::Modulo | Ids::Direct, None) => {
-            return Err(Error::Config("ids = \"modulo\" and \"direct\" need the rows of each table".into()));
-        }
-        (Ids::Direct, Some(rows)) => Mapper::direct(rows),
-        (Ids::Modulo, Some(rows)) => Mapper::modulo(rows),
-        (Ids::Dictionary, _) => Mapper::dictionary(schema.tables(), max_rows),
-    };
-    if data.files.is_empty() {
-        return Err(Error::Config("data.files is empty; name the files to read".into()));
-    }
-    let inputs = prepare::stat(&data.files)?;
-    let fingerprint = prepare::fingerprint(data, schema, &inputs, &mapper, max_rows);
-    let path = Path::new(&data.cache).join(&fingerprint);
-    Ok(Place { mapper, inputs, fingerprint, path })
+/// The settings that the prepared data in a folder was made with; its schema has the width that was found.
+///
+/// # Errors
+/// A folder whose `meta.json` is not one, or damaged.
+pub fn settings(path: &Path) -> Result<Settings> {
+    let meta = Meta::read(path)?;
+    let mut settings = meta.settings;
+    settings.schema.width = meta.width;
+    Ok(settings)
+}
+
+/// Opens a folder of prepared data.
+///
+/// # Errors
+/// Files that are missing, damaged or contradict each other.
+pub fn open_folder(path: &Path) -> Result<Prepared> {
+    let schema = settings(path)?.schema;
+    Prepared::load(path, None, &schema)
 }
 
 /// The sizes that stand in `meta.json` are those that the schema gives.
@@ -140,24 +161,25 @@ fn fits(meta: &Meta, schema: &Schema) -> bool {
     meta.dense == schema.dense.len()
         && meta.multi_hot == schema.multi_hot.len()
         && meta.max_bag.len() == schema.tables()
+        && meta.distinct.len() == schema.tables()
         && meta.max_bag.iter().enumerate().all(|(k, &bag)| bag >= 1 && bag <= if k < one_hot { 1 } else { schema.multi_hot_max })
 }
 
 impl Prepared {
-    /// Opens a folder that [`prepare::prepare`] wrote and checks that its files fit each other and the schema.
-    pub(super) fn load(path: &Path, fingerprint: &str, schema: &Schema) -> Result<Prepared> {
+    /// Opens a folder that preparation wrote and checks that its files fit each other, the schema, and the fingerprint if
+    /// one is wanted.
+    pub(super) fn load(path: &Path, fingerprint: Option<&str>, schema: &Schema) -> Result<Prepared> {
         let fail = |text: String| Error::Data(format!("prepared data `{}`: {text}", path.display()));
         let read = |name: &str| std::fs::read(path.join(name)).map_err(Error::io("read", path.join(name)));
-        let file = |name: &str| -> Result<(File, u64)> {
-            let file = File::open(path.join(name)).map_err(Error::io("read", path.join(name)))?;
-            let bytes = file.metadata().map_err(Error::io("read", path.join(name)))?.len();
-            Ok((file, bytes))
-        };
-        let meta: Meta = serde_json::from_slice(&read(META)?).map_err(|e| fail(format!("{META}: {e}")))?;
-        if meta.fingerprint != fingerprint {
+        let meta = Meta::read(path)?;
+        if let Some(fingerprint) = fingerprint.filter(|f| *f != meta.fingerprint) {
             return Err(fail(format!("has fingerprint {}, not {fingerprint}", meta.fingerprint)));
         }
-        let mapper = Mapper::from_bytes(&read(IDS)?)?;
+        let checked = |name: &str, sum: &str| {
+            let bytes = read(name)?;
+            if hex(xxh3_64(&bytes)) == sum { Ok(bytes) } else { Err(fail(format!("{name} does not fit its checksum in {META}"))) }
+        };
+        let mapper = Mapper::from_bytes(&checked(IDS, &meta.ids_checksum)?)?;
         let k_count = mapper.tables();
         let parts = [&meta.parts.train, &meta.parts.validation, &meta.parts.test];
         let ordered = parts[0].start == 0 && parts.windows(2).all(|w| w[0].end == w[1].start) && parts[2].end == meta.rows;
@@ -168,24 +190,57 @@ impl Prepared {
         if !fits(&meta, schema) || (width.is_some() && meta.width != width) {
             return Err(fail(format!("{META} contradicts the schema")));
         }
-        let (rows_file, bytes) = file(ROWS)?;
-        let index = if meta.multi_hot > 0 { Some(file(INDEX)?) } else { None };
+        let records = mapped::open(&path.join(ROWS))?;
+        let index = if meta.multi_hot > 0 { Some(mapped::open(&path.join(INDEX))?) } else { None };
         let record = 4 * (1 + meta.dense as u64 + k_count as u64);
         let expected = match &index {
-            Some((_, index_bytes)) => {
-                if meta.rows.checked_add(1).and_then(|n| n.checked_mul(8)) != Some(*index_bytes) {
-                    return Err(fail(format!("{INDEX} has {index_bytes} bytes for {} rows", meta.rows)));
+            Some(index) => {
+                if meta.rows.checked_add(1).and_then(|n| n.checked_mul(8)) != Some(index.len() as u64) {
+                    return Err(fail(format!("{INDEX} has {} bytes for {} rows", index.len(), meta.rows)));
                 }
                 Some(meta.row_bytes)
             }
             None => meta.rows.checked_mul(record),
         };
-        if expected != Some(bytes) {
-            return Err(fail(format!("{ROWS} has {bytes} bytes for {} rows", meta.rows)));
+        if expected != Some(records.len() as u64) || meta.row_bytes != records.len() as u64 {
+            return Err(fail(format!("{ROWS} has {} bytes for {} rows", records.len(), meta.rows)));
         }
-        let known = (!meta.modulo).then(|| mapper.known());
+        let sums = checked(SUMS, &meta.sums_checksum)?;
+        Sums::from_bytes(&sums, meta.row_bytes, index.as_ref().map_or(0, |i| i.len() as u64)).map_err(fail)?;
+        let known = (!meta.modulo).then(|| mapper.known().iter().map(|&n| n as u32).collect());
         let max_rows = mapper.max_rows();
-        Ok(Prepared { path: path.into(), rows_file, index_file: index.map(|(f, _)| f), meta, mapper, known, max_rows })
+        Ok(Prepared { path: path.into(), records, index, meta, mapper, known, max_rows })
+    }
+
+    /// Reads all bytes and compares them with their checksums. `watch` gets (bytes done, bytes in all).
+    ///
+    /// # Errors
+    /// The first damaged piece, with its file and place.
+    pub fn verify(&self, watch: &(dyn Fn(u64, u64) + Sync)) -> Result<()> {
+        let index = self.index.as_deref().unwrap_or(&[]);
+        let path = self.path.join(SUMS);
+        let sums = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let sums = Sums::from_bytes(&sums, self.records.len() as u64, index.len() as u64).map_err(Error::Data)?;
+        let (done, total) = (AtomicU64::new(0), (self.records.len() + index.len()) as u64);
+        let check = |name: &str, bytes: &[u8], sums: &[u64]| -> Result<()> {
+            let blocks = bytes.par_chunks(BLOCK as usize).zip(sums).enumerate();
+            let bad = blocks.find_map_first(|(i, (block, &sum))| {
+                let good = xxh3_64(block) == sum;
+                let size = block.len() as u64;
+                watch(done.fetch_add(size, Ordering::Relaxed) + size, total);
+                (!good).then_some((i as u64 * BLOCK, size))
+            });
+            match bad {
+                None => Ok(()),
+                Some((at, size)) => Err(Error::Data(format!(
+                    "prepared data `{}`: bytes {at} to {} of {name} do not fit their checksum; prepare the data again",
+                    self.path.display(),
+                    at + size
+                ))),
+            }
+        };
+        check(ROWS, &self.records, &sums.rows)?;
+        check(INDEX, index, &sums.index)
     }
 
     /// From categories to rows, as the training part knows them.
@@ -193,9 +248,26 @@ impl Prepared {
         &self.mapper
     }
 
+    /// How it was made; the schema has the width that was found.
+    pub fn settings(&self) -> Settings {
+        let mut settings = self.meta.settings.clone();
+        settings.schema.width = self.meta.width;
+        settings
+    }
+
     /// Train, validation and test.
     pub fn parts(&self) -> Parts {
         self.meta.parts.clone()
+    }
+
+    /// Distinct categories of each table in all rows; zeros when ids are rows already.
+    pub fn distinct(&self) -> &[u64] {
+        &self.meta.distinct
+    }
+
+    /// Bytes of all files but the two small ones.
+    pub fn bytes(&self) -> u64 {
+        (self.records.len() + self.index.as_ref().map_or(0, |index| index.len())) as u64
     }
 
     /// Columns of a line, where they are numbered and all files agree.
@@ -222,52 +294,67 @@ impl Prepared {
         Error::Data(format!("prepared data `{}`: row {row} is damaged; delete the folder and it is made again", self.path.display()))
     }
 
-    /// Reads the records of rows `first..first + count` into `bytes`.
-    fn read(&self, first: u64, count: usize, bytes: &mut Vec<u8>) -> Result<()> {
-        let record = 4 * (1 + self.meta.dense as u64 + self.mapper.tables() as u64);
-        let (start, end) = match &self.index_file {
-            None => (first * record, (first + count as u64) * record),
+    /// The record of a row.
+    fn record(&self, row: u64) -> Result<&[u8]> {
+        if row >= self.meta.rows {
+            return Err(Error::Data(format!("row {row} does not exist; there are {}", self.meta.rows)));
+        }
+        let (start, end) = match &self.index {
+            None => {
+                let record = 4 * (1 + self.meta.dense + self.mapper.tables());
+                (row as usize * record, (row as usize + 1) * record)
+            }
             Some(index) => {
-                let at = |row: u64| -> Result<u64> {
-                    let mut place = [0; 8];
-                    read_at(index, &mut place, 8 * row).map_err(Error::io("read", self.path.join(INDEX)))?;
-                    Ok(u64::from_le_bytes(place))
-                };
-                (at(first)?, at(first + count as u64)?)
+                let places = index.as_chunks::<8>().0;
+                let at = |row: u64| places.get(row as usize).map_or(u64::MAX, |place| u64::from_le_bytes(*place));
+                let (start, end) = (at(row), at(row + 1));
+                if start > end || end - start > self.meta.longest {
+                    return Err(self.damaged(row));
+                }
+                (start as usize, end as usize)
             }
         };
-        if start > end || end > self.meta.row_bytes || end - start > self.meta.longest.saturating_mul(count as u64) {
-            return Err(self.damaged(first));
-        }
-        bytes.resize((end - start) as usize, 0);
-        read_at(&self.rows_file, bytes, start).map_err(Error::io("read", self.path.join(ROWS)))
+        self.records.get(start..end).ok_or_else(|| self.damaged(row))
     }
 
-    /// Appends the record at the head of `words` to `block` and gives what follows; `None` when it is damaged.
-    fn decode<'a>(&self, words: &'a [[u8; 4]], block: &mut Block) -> Option<&'a [[u8; 4]]> {
+    /// Appends a record to `block`; `None` when it is damaged.
+    fn decode(&self, record: &[u8], block: &mut Block) -> Option<()> {
+        let (words, rest) = record.as_chunks::<4>();
         let (label, words) = words.split_first()?;
         let (dense, words) = words.split_at_checked(self.meta.dense)?;
-        let (sizes, mut words) = words.split_at_checked(self.meta.multi_hot)?;
+        let (sizes, words) = words.split_at_checked(self.meta.multi_hot)?;
         block.labels.push(f32::from_le_bytes(*label));
         block.dense.extend(dense.iter().map(|w| f32::from_le_bytes(*w)));
         let one_hot = self.mapper.tables() - self.meta.multi_hot;
-        for k in 0..self.mapper.tables() {
-            let size = if k < one_hot { 1 } else { u32::from_le_bytes(sizes[k - one_hot]) as usize };
+        let (ids, mut words) = words.split_at_checked(one_hot)?;
+        let first = block.ids.len() as u32 + 1;
+        match &self.known {
+            None => block.ids.extend(ids.iter().map(|w| u32::from_le_bytes(*w))),
+            Some(known) => block.ids.extend(ids.iter().zip(known).map(|(w, &known)| self.row(u32::from_le_bytes(*w), known))),
+        }
+        block.offsets.extend(first..first + one_hot as u32);
+        for (k, size) in (one_hot..).zip(sizes) {
+            let size = u32::from_le_bytes(*size) as usize;
             if size > self.meta.max_bag[k] {
                 return None;
             }
             let (ids, rest) = words.split_at_checked(size)?;
             words = rest;
-            let known = self.known.as_ref().map(|known| known[k]);
-            block.ids.extend(ids.iter().map(|w| match (u32::from_le_bytes(*w), known) {
-                (row, None) => row,
-                (seen, Some(known)) if seen as u64 > known => 0,
-                (seen, Some(_)) => capped(seen, self.max_rows),
-            }));
+            let row = |w: &[u8; 4]| {
+                let seen = u32::from_le_bytes(*w);
+                self.known.as_ref().map_or(seen, |known| self.row(seen, known[k]))
+            };
+            block.ids.extend(ids.iter().map(row));
             block.end_bag();
         }
         block.samples += 1;
-        Some(words)
+        (words.is_empty() && rest.is_empty()).then_some(())
+    }
+
+    /// The row of a category's place among those that the training part knows.
+    fn row(&self, seen: u32, known: u32) -> u32 {
+        let seen = if seen > known { 0 } else { seen };
+        if self.max_rows.is_none() { seen } else { capped(seen, self.max_rows) }
     }
 }
 
@@ -289,47 +376,26 @@ impl Samples for Prepared {
     }
 
     fn fetch(&self, indices: &[u64], block: &mut Block) -> Result<()> {
-        let mut bytes = Vec::new();
-        let mut rest = indices;
-        while let Some(&first) = rest.first() {
-            if first >= self.meta.rows {
-                return Err(Error::Data(format!("row {first} does not exist; there are {}", self.meta.rows)));
+        let tables = self.mapper.tables();
+        block.labels.reserve(indices.len());
+        block.dense.reserve(indices.len() * self.meta.dense);
+        block.ids.reserve(indices.len() * tables);
+        block.offsets.reserve(indices.len() * tables);
+        let mut records: Vec<&[u8]> = Vec::with_capacity(TOGETHER);
+        for group in indices.chunks(TOGETHER) {
+            records.clear();
+            for &row in group {
+                records.push(self.record(row)?);
             }
-            let most = RUN.min((self.meta.rows - first) as usize);
-            let count = rest.iter().take(most).zip(first..).take_while(|(a, b)| *a == b).count();
-            self.read(first, count, &mut bytes)?;
-            let (mut words, left) = bytes.as_chunks::<4>();
-            for row in first..first + count as u64 {
-                words = self.decode(words, block).ok_or_else(|| self.damaged(row))?;
+            // loads that do not wait for each other
+            let first: u32 = records.iter().flat_map(|r| r.iter().step_by(64)).map(|&byte| u32::from(byte)).sum();
+            std::hint::black_box(first);
+            for (&row, record) in group.iter().zip(&records) {
+                self.decode(record, block).ok_or_else(|| self.damaged(row))?;
             }
-            if !words.is_empty() || !left.is_empty() {
-                return Err(self.damaged(first));
-            }
-            rest = &rest[count..];
         }
         Ok(())
     }
-}
-
-#[cfg(unix)]
-fn read_at(file: &File, bytes: &mut [u8], at: u64) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, bytes, at)
-}
-
-#[cfg(windows)]
-fn read_at(file: &File, mut bytes: &mut [u8], mut at: u64) -> std::io::Result<()> {
-    while !bytes.is_empty() {
-        match std::os::windows::fs::FileExt::seek_read(file, bytes, at) {
-            Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            Ok(n) => {
-                bytes = &mut bytes[n..];
-                at += n as u64;
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

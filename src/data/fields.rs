@@ -40,7 +40,12 @@ pub(super) fn dense(field: &[u8], log: bool) -> Result<f32, Reason> {
     if !value.is_finite() {
         return Err(format!("{} is not a finite 32-bit number", shown(field)));
     }
-    Ok(if log { (value.max(0.0) + 1.0).ln() } else { value })
+    Ok(if log { self::log(value) } else { value })
+}
+
+/// ln(x + 1), of 0 for negative numbers.
+pub(super) fn log(value: f32) -> f32 {
+    (value.max(0.0) + 1.0).ln()
 }
 
 /// A label: 1 when the number is at least `threshold`, else 0.
@@ -64,7 +69,7 @@ pub(super) fn key(field: &[u8], id_text: IdText) -> Result<u64, Reason> {
     }
 }
 
-fn hex(field: &[u8]) -> Result<u64, Reason> {
+pub(super) fn hex(field: &[u8]) -> Result<u64, Reason> {
     if field.len() > 16 {
         return Err(format!("{} has {} hexadecimal digits; at most 16 are possible", shown(field), field.len()));
     }

@@ -20,6 +20,7 @@ use super::Block;
 use super::text::RawBlock;
 use crate::config::{Ids, MAX_TABLES};
 use crate::error::{Error, Result};
+use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
 use xxhash_rust::xxh3::xxh3_64;
@@ -65,18 +66,20 @@ impl Dictionary {
         self.places.find(self.hasher.hash_one(key), |&place| self.keys[place as usize] == key).copied()
     }
 
-    /// The key's place, and whether it is new.
-    fn learn(&mut self, key: u64) -> Option<(u32, bool)> {
-        if let Some(place) = self.find(key) {
-            return Some((place, false));
+    /// The key's place, where it is put at the end if it is new; `None` when no place is left.
+    fn learn(&mut self, key: u64) -> Option<u32> {
+        let (keys, hasher) = (&mut self.keys, &self.hasher);
+        let hash = hasher.hash_one(key);
+        match self.places.entry(hash, |&p| keys[p as usize] == key, |&p| hasher.hash_one(keys[p as usize])) {
+            Entry::Occupied(place) => Some(*place.get()),
+            Entry::Vacant(_) if keys.len() as u64 >= MAX_KEYS => None,
+            Entry::Vacant(free) => {
+                let place = keys.len() as u32;
+                free.insert(place);
+                keys.push(key);
+                Some(place)
+            }
         }
-        if self.keys.len() as u64 >= MAX_KEYS {
-            return None;
-        }
-        let (place, keys, hasher) = (self.keys.len() as u32, &mut self.keys, &self.hasher);
-        keys.push(key);
-        self.places.insert_unique(hasher.hash_one(key), place, |&p| hasher.hash_one(keys[p as usize]));
-        Some((place, true))
     }
 }
 
@@ -104,6 +107,47 @@ pub fn kind(bytes: &[u8]) -> Result<(Ids, Option<u64>)> {
     let cap = u64::from(word(6)) | u64::from(word(7)) << 32;
     let kind = [Ids::Modulo, Ids::Dictionary, Ids::Direct][word(3) as usize];
     Ok((kind, (cap > 0).then_some(cap)))
+}
+
+/// One table of a mapping.
+pub(super) struct Learner<'a> {
+    /// `None` when ids are rows.
+    table: Option<&'a mut Dictionary>,
+    rows: &'a mut u64,
+    cap: u64,
+    modulo: bool,
+}
+
+impl Learner<'_> {
+    /// Keys known so far; 0 when ids are rows.
+    pub(super) fn known(&self) -> usize {
+        self.table.as_ref().map_or(0, |table| table.keys.len())
+    }
+
+    /// Appends the id of each of `keys`: its row, or in a dictionary its place in first-seen order, counted from
+    /// 1 and without the limit on rows, after it was added if it is new. `number` is the table's, for messages.
+    ///
+    /// # Errors
+    /// More keys than row numbers.
+    pub(super) fn learn(&mut self, number: usize, keys: &[u64], ids: &mut Vec<u32>) -> Result<()> {
+        let Some(table) = &mut self.table else {
+            let rows = *self.rows;
+            // a direct key beyond the table is refused by all that look it up
+            ids.extend(keys.iter().map(|&key| if self.modulo { (key % rows) as u32 } else { key.min(u64::from(u32::MAX)) as u32 }));
+            return Ok(());
+        };
+        ids.reserve(keys.len());
+        for &key in keys {
+            let Some(place) = table.learn(key) else {
+                return Err(Error::Data(format!(
+                    "table {number} has more than {MAX_KEYS} distinct categories; take ids modulo (data.ids = \"modulo\")"
+                )));
+            };
+            ids.push(place + 1);
+        }
+        *self.rows = (table.keys.len() as u64 + 1).min(self.cap).max(1);
+        Ok(())
+    }
 }
 
 impl Mapper {
@@ -175,16 +219,33 @@ impl Mapper {
     /// # Errors
     /// More keys than row numbers.
     pub(super) fn learn(&mut self, table: usize, key: u64) -> Result<u32> {
-        let Kind::Dictionary { tables, max_rows } = &mut self.kind else { return Ok(self.row(table, key)) };
-        let Some((place, new)) = tables[table].learn(key) else {
-            return Err(Error::Data(format!(
-                "table {table} has more than {MAX_KEYS} distinct categories; take ids modulo (data.ids = \"modulo\")"
-            )));
-        };
-        if new {
-            self.rows[table] = (place as u64 + 2).min(max_rows.unwrap_or(u64::MAX)).max(1);
+        let mut ids = Vec::with_capacity(1);
+        match self.learners().nth(table) {
+            Some(mut learner) => learner.learn(table, &[key], &mut ids)?,
+            None => return Err(Error::Data(format!("there is no table {table}"))),
         }
-        Ok(place + 1)
+        Ok(ids[0])
+    }
+
+    /// The tables one by one, for threads that learn the keys of one each.
+    pub(super) fn learners(&mut self) -> impl Iterator<Item = Learner<'_>> {
+        let modulo = matches!(self.kind, Kind::Modulo);
+        let (mut tables, cap) = match &mut self.kind {
+            Kind::Dictionary { tables, max_rows } => (Some(tables.iter_mut()), max_rows.unwrap_or(u64::MAX)),
+            Kind::Modulo | Kind::Direct => (None, u64::MAX),
+        };
+        self.rows.iter_mut().map(move |rows| match &mut tables {
+            Some(tables) => Learner { table: tables.next(), rows, cap, modulo: false },
+            None => Learner { table: None, rows, cap, modulo },
+        })
+    }
+
+    /// The keys of a dictionary's table in first-seen order; none for the others.
+    pub(super) fn keys(&self, table: usize) -> &[u64] {
+        match &self.kind {
+            Kind::Modulo | Kind::Direct => &[],
+            Kind::Dictionary { tables, .. } => &tables[table].keys,
+        }
     }
 
     /// Forgets all but the first `known` keys of each table; modulo stays as it is.
@@ -287,13 +348,15 @@ impl Mapper {
         }
         let mut mapper = Mapper::dictionary(k_count, (cap > 0).then_some(cap));
         let mut at = HEADER + 8 * k_count;
-        for (k, &n) in counts.iter().enumerate() {
-            for place in 1..=n {
-                if mapper.learn(k, long(at))? as u64 != place {
-                    return fail(format!("key {} stands twice in table {k}", long(at)));
-                }
-                at += 8;
+        let mut ids = Vec::new();
+        for ((k, &n), mut learner) in counts.iter().enumerate().zip(mapper.learners()) {
+            let keys: Vec<u64> = (0..n as usize).map(|i| long(at + 8 * i)).collect();
+            ids.clear();
+            learner.learn(k, &keys, &mut ids)?;
+            if let Some(i) = ids.iter().zip(1u32..).position(|(&id, place)| id != place) {
+                return fail(format!("key {} stands twice in table {k}", keys[i]));
             }
+            at += 8 * keys.len();
         }
         Ok(mapper)
     }

@@ -58,15 +58,48 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// The lines of one input.
-pub(super) struct Lines {
+/// An input being read, decompressed.
+pub(super) struct Opened {
     /// As the user named it.
-    pub name: String,
-    /// Number of the line last read, the first is 1.
-    pub number: u64,
-    reader: Box<dyn BufRead + Send>,
+    pub(super) name: String,
+    pub(super) reader: Box<dyn BufRead + Send>,
     gzip: bool,
     path: PathBuf,
+}
+
+impl Opened {
+    /// Opens `input`; `bytes` counts what is read from it.
+    pub(super) fn new(input: Input, bytes: Arc<AtomicU64>) -> Result<Opened> {
+        let (name, path) = (input.name, PathBuf::new());
+        let (mut raw, path): (Box<dyn Read + Send>, PathBuf) = match input.source {
+            Source::File(path) => (Box::new(File::open(&path).map_err(Error::io("read", &path))?), path),
+            Source::Stream(reader) => (Box::new(reader), path.join(&name)),
+        };
+        let mut magic = Vec::with_capacity(2);
+        (&mut raw).take(2).read_to_end(&mut magic).map_err(Error::io("read", &path))?;
+        bytes.fetch_add(magic.len() as u64, Ordering::Relaxed);
+        let gzip = magic == GZIP;
+        let raw = BufReader::with_capacity(BUFFER, Cursor::new(magic).chain(Counted { inner: raw, bytes }));
+        let reader: Box<dyn BufRead + Send> =
+            if gzip { Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(raw))) } else { Box::new(raw) };
+        Ok(Opened { name, reader, gzip, path })
+    }
+
+    /// Why reading failed in line `line`.
+    pub(super) fn broken(&self, source: std::io::Error, line: u64) -> Error {
+        if self.gzip && source.raw_os_error().is_none() {
+            let reason = format!("the gzip data is cut short or damaged ({source}); get the file again");
+            return Error::Row { file: self.name.clone(), line, column: 0, reason };
+        }
+        Error::Io { action: "read", path: self.path.clone(), source }
+    }
+}
+
+/// The lines of one input.
+pub(super) struct Lines {
+    input: Opened,
+    /// Number of the line last read, the first is 1.
+    pub number: u64,
 }
 
 /// What [`Lines::next`] found.
@@ -83,26 +116,18 @@ pub(super) enum Line {
 impl Lines {
     /// Opens `input`; `bytes` counts what is read from it.
     pub(super) fn open(input: Input, bytes: Arc<AtomicU64>) -> Result<Lines> {
-        let (name, path) = (input.name, PathBuf::new());
-        let (mut raw, path): (Box<dyn Read + Send>, PathBuf) = match input.source {
-            Source::File(path) => (Box::new(File::open(&path).map_err(Error::io("read", &path))?), path),
-            Source::Stream(reader) => (Box::new(reader), path.join(&name)),
-        };
-        let mut magic = Vec::with_capacity(2);
-        (&mut raw).take(2).read_to_end(&mut magic).map_err(Error::io("read", &path))?;
-        bytes.fetch_add(magic.len() as u64, Ordering::Relaxed);
-        let gzip = magic == GZIP;
-        let raw = BufReader::with_capacity(BUFFER, Cursor::new(magic).chain(Counted { inner: raw, bytes }));
-        let reader: Box<dyn BufRead + Send> =
-            if gzip { Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(raw))) } else { Box::new(raw) };
-        Ok(Lines { name, number: 0, reader, gzip, path })
+        Ok(Lines { input: Opened::new(input, bytes)?, number: 0 })
+    }
+
+    /// As the user named the input.
+    pub(super) fn name(&self) -> &str {
+        &self.input.name
     }
 
     /// Reads the next line into `line`, without `\n` or `\r\n`.
     pub(super) fn next(&mut self, line: &mut Vec<u8>) -> Result<Line> {
         line.clear();
-        let limit = MAX_LINE as u64 + 2;
-        let n = (&mut self.reader).take(limit).read_until(b'\n', line).map_err(|e| self.broken(e))?;
+        let n = self.read_until(line)?;
         if n == 0 {
             return Ok(Line::End);
         }
@@ -120,19 +145,16 @@ impl Lines {
         let mut more = !ended;
         while more {
             line.clear();
-            let n = (&mut self.reader).take(limit).read_until(b'\n', line).map_err(|e| self.broken(e))?;
+            let n = self.read_until(line)?;
             more = n > 0 && line.last() != Some(&b'\n');
         }
         line.clear();
         Ok(Line::TooLong)
     }
 
-    fn broken(&self, source: std::io::Error) -> Error {
-        if self.gzip && source.raw_os_error().is_none() {
-            let reason = format!("the gzip data is cut short or damaged ({source}); get the file again");
-            return Error::Row { file: self.name.clone(), line: self.number + 1, column: 0, reason };
-        }
-        Error::Io { action: "read", path: self.path.clone(), source }
+    fn read_until(&mut self, line: &mut Vec<u8>) -> Result<usize> {
+        let read = (&mut self.input.reader).take(MAX_LINE as u64 + 2).read_until(b'\n', line);
+        read.map_err(|e| self.input.broken(e, self.number + 1))
     }
 }
 

@@ -7,8 +7,10 @@ use crate::rng::{Permutation, Stream};
 use crate::tables::Tables;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 /// Number of the stream that orders samples.
 const ORDER: u64 = 0x004f_5244_4552;
@@ -87,7 +89,7 @@ impl Order {
 pub fn fetch_batch(samples: &dyn Samples, order: &Order, tables: &Tables, batch: usize, step: u64) -> Result<Batch> {
     let mut block = Block::new();
     samples.fetch(&order.indices(batch, step), &mut block)?;
-    Batch::prepare(&block, tables)
+    Batch::from_block(block, tables)
 }
 
 /// Batches in order, made ahead by threads. Dropping it stops and joins them.
@@ -96,6 +98,8 @@ pub struct Loader {
     first: u64,
     /// Thread i makes the steps `first + i`, `first + i + threads`, ….
     channels: Vec<Receiver<Result<Batch>>>,
+    /// Nanoseconds that [`Loader::next`] waited.
+    waited: Arc<AtomicU64>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -121,7 +125,8 @@ impl Loader {
             return Err(Error::Data(format!("the model has {} tables, but the samples have {}", tables.count(), samples.rows().len())));
         }
         let count = (threads.max(1) as u64).min(steps.end.saturating_sub(steps.start));
-        let mut loader = Loader { first: steps.start, steps: steps.clone(), channels: Vec::new(), threads: Vec::new() };
+        let mut loader =
+            Loader { first: steps.start, steps: steps.clone(), channels: Vec::new(), waited: Arc::default(), threads: Vec::new() };
         let shared = Arc::new((samples, order, tables));
         for i in 0..count {
             let (sender, receiver) = sync_channel(AHEAD);
@@ -135,6 +140,22 @@ impl Loader {
             loader.channels.push(receiver);
         }
         Ok(loader)
+    }
+
+    /// Adds the nanoseconds that [`Loader::next`] waits for a batch to `waited`.
+    pub fn timed(mut self, waited: &Arc<AtomicU64>) -> Loader {
+        self.waited = waited.clone();
+        self
+    }
+
+    /// The batch of the next step, as soon as its thread has made it.
+    fn wait(&self, channel: &Receiver<Result<Batch>>) -> Option<Result<Batch>> {
+        channel.try_recv().ok().or_else(|| {
+            let began = Instant::now();
+            let batch = channel.recv().ok();
+            self.waited.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
+            batch
+        })
     }
 }
 
@@ -156,7 +177,7 @@ impl Iterator for Loader {
     fn next(&mut self) -> Option<Result<Batch>> {
         let step = self.steps.next()?;
         let channel = &self.channels[((step - self.first) % self.channels.len() as u64) as usize];
-        let batch = channel.recv().unwrap_or_else(|_| Err(Error::Data(format!("the loader thread of step {step} stopped early"))));
+        let batch = self.wait(channel).unwrap_or_else(|| Err(Error::Data(format!("the loader thread of step {step} stopped early"))));
         if batch.is_err() {
             self.steps = 0..0;
         }
@@ -177,7 +198,6 @@ impl Drop for Loader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicU64, Ordering};
 
     /// Sample i has the dense value i and the id i % 3; the one numbered `broken` cannot be read.
     struct Numbers {
@@ -265,6 +285,36 @@ mod tests {
         let mut panicking = loader(numbers(40, 19), order, 5..10, 2);
         let error = panicking.next().unwrap().unwrap_err().to_string();
         assert!(error.contains("step 5 stopped early"), "{error}");
+    }
+
+    #[test]
+    fn waiting_is_counted() {
+        let waited = Arc::new(AtomicU64::new(0));
+        // a thread that waits for the test to wait for it
+        struct Slow(Arc<Numbers>);
+        impl Samples for Slow {
+            fn len(&self) -> u64 {
+                self.0.len()
+            }
+            fn dense(&self) -> usize {
+                1
+            }
+            fn rows(&self) -> &[u64] {
+                self.0.rows()
+            }
+            fn max_bag(&self) -> &[usize] {
+                self.0.max_bag()
+            }
+            fn fetch(&self, indices: &[u64], block: &mut Block) -> Result<()> {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                self.0.fetch(indices, block)
+            }
+        }
+        let (slow, tables) = (Arc::new(Slow(numbers(8, 1 << 40))), Tables::new(&[3], 4, 1 << 20).unwrap());
+        let order = Order { range: 0..8, shuffle: None, share: Share::default() };
+        let loader = Loader::new(slow, order, tables, 4, 0..2, 1).unwrap().timed(&waited);
+        assert_eq!(loader.map(Result::unwrap).count(), 2);
+        assert!(waited.load(Ordering::Relaxed) > 0);
     }
 
     #[test]

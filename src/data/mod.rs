@@ -7,7 +7,10 @@
 
 use crate::error::{Error, Result};
 use crate::tables::Tables;
+use unique::Sorter;
 
+#[cfg(feature = "cli")]
+pub mod binary;
 #[cfg(feature = "cli")]
 mod columns;
 #[cfg(feature = "cli")]
@@ -15,17 +18,38 @@ pub mod dataset;
 #[cfg(feature = "cli")]
 mod fields;
 #[cfg(feature = "cli")]
+mod folder;
+#[cfg(feature = "cli")]
 pub mod ids;
 #[cfg(feature = "cli")]
 mod lines;
 #[cfg(feature = "cli")]
 pub mod loader;
 #[cfg(feature = "cli")]
+mod manifest;
+#[cfg(feature = "cli")]
+pub mod parquet;
+#[cfg(feature = "cli")]
+mod pieces;
+#[cfg(feature = "cli")]
 mod prepare;
+#[cfg(feature = "cli")]
+mod progress;
+#[cfg(feature = "cli")]
+mod quick;
+#[cfg(feature = "cli")]
+mod rows;
+#[cfg(feature = "cli")]
+mod source;
 pub mod synthetic;
 mod teacher;
 #[cfg(feature = "cli")]
 pub mod text;
+#[cfg(feature = "cli")]
+mod text_source;
+mod unique;
+#[cfg(feature = "cli")]
+mod writer;
 mod zipf;
 
 /// Samples with their ids as row numbers.
@@ -116,43 +140,38 @@ impl Batch {
     /// # Errors
     /// A row number outside its table, or lengths that do not fit the number of tables.
     pub fn prepare(block: &Block, tables: &Tables) -> Result<Batch> {
+        Batch::from_block(block.clone(), tables)
+    }
+
+    /// The same, from a block that is not needed any more.
+    ///
+    /// # Errors
+    /// As [`Batch::prepare`].
+    pub fn from_block(block: Block, tables: &Tables) -> Result<Batch> {
         let (n, k_count) = (block.samples, tables.count());
-        if block.offsets.len() != n * k_count + 1 || block.offsets.last().copied() != Some(block.ids.len() as u32) {
+        let fits = block.offsets.len() == n * k_count + 1 && block.offsets.last().copied() == Some(block.ids.len() as u32);
+        if !fits || block.offsets.windows(2).any(|bag| bag[0] > bag[1]) {
             return Err(Error::Data(format!("{} bag offsets for {n} samples of {k_count} tables", block.offsets.len())));
         }
-        let labels = if block.labels.is_empty() { vec![0.0; n] } else { block.labels.clone() };
+        let Block { samples, dense, labels, offsets, ids } = block;
+        let touched = ids.len() / 2; // a guess
         let mut batch = Batch {
             cut: tables.fingerprint(),
-            samples: n,
-            dense: block.dense.clone(),
-            labels,
-            bag_offsets: block.offsets.clone(),
-            bag_rows: vec![0; block.ids.len()],
+            samples,
+            dense,
+            labels: if labels.is_empty() { vec![0.0; n] } else { labels },
+            bag_rows: vec![0; ids.len()],
+            bag_offsets: offsets,
+            rows: Vec::with_capacity(touched),
+            row_tables: Vec::with_capacity(touched),
             shard_offsets: vec![0; tables.shards() + 1],
-            row_samples: Vec::with_capacity(block.ids.len()),
-            ..Batch::default()
+            row_offsets: Vec::with_capacity(touched + 1),
+            row_samples: Vec::with_capacity(ids.len()),
         };
-        let mut keys: Vec<u64> = Vec::new();
-        let mut owners: Vec<u32> = Vec::new();
+        let one_hot = ids.len() == n * k_count && batch.bag_offsets.iter().zip(0..).all(|(&offset, i)| offset == i);
+        let mut sorter = Sorter::default();
         for table in 0..k_count {
-            keys.clear();
-            owners.clear();
-            for b in 0..n {
-                let bag = b * k_count + table;
-                for place in block.offsets[bag]..block.offsets[bag + 1] {
-                    let id = block.ids[place as usize];
-                    if id as u64 >= tables.rows()[table] {
-                        return Err(Error::Data(format!(
-                            "row {id} of table {table} does not exist; the table has {} rows",
-                            tables.rows()[table]
-                        )));
-                    }
-                    keys.push((id as u64) << 32 | owners.len() as u64);
-                    owners.push(b as u32);
-                }
-            }
-            keys.sort_unstable();
-            batch.add_table(block, tables, table, &keys, &owners);
+            batch.add_table(&ids, tables, table, one_hot, &mut sorter)?;
         }
         for s in 0..tables.shards() {
             batch.shard_offsets[s + 1] += batch.shard_offsets[s];
@@ -161,28 +180,47 @@ impl Batch {
         Ok(batch)
     }
 
-    /// Appends one table's touched rows; `keys` are (id, occurrence) in order, `owners` the sample of each occurrence.
-    fn add_table(&mut self, block: &Block, tables: &Tables, table: usize, keys: &[u64], owners: &[u32]) {
-        let k_count = tables.count();
-        let mut places = Vec::with_capacity(owners.len());
-        for b in 0..self.samples {
-            let bag = b * k_count + table;
-            places.extend(block.offsets[bag]..block.offsets[bag + 1]);
+    /// Appends one table's touched rows. With `one_hot`, every bag of the batch holds one id.
+    fn add_table(&mut self, ids: &[u32], tables: &Tables, table: usize, one_hot: bool, sorter: &mut Sorter) -> Result<()> {
+        let (k_count, rows) = (tables.count(), tables.rows()[table]);
+        // (sample, place in `ids`) of each occurrence, where they do not follow from its number
+        let mut owners: Vec<(u32, u32)> = Vec::new();
+        sorter.ids.clear();
+        if one_hot {
+            sorter.ids.extend(ids.iter().skip(table).step_by(k_count));
+        } else {
+            for b in 0..self.samples {
+                let bag = b * k_count + table;
+                let places = self.bag_offsets[bag]..self.bag_offsets[bag + 1];
+                sorter.ids.extend_from_slice(&ids[places.start as usize..places.end as usize]);
+                owners.extend(places.map(|place| (b as u32, place)));
+            }
         }
-        let mut last = None;
-        for &key in keys {
-            let (id, occurrence) = ((key >> 32) as u32, key as u32 as usize);
-            if last != Some(id) {
-                let (shard, row) = tables.locate(table, id as u64);
+        if let Some(id) = sorter.ids.iter().find(|&&id| u64::from(id) >= rows) {
+            return Err(Error::Data(format!("row {id} of table {table} does not exist; the table has {rows} rows")));
+        }
+        // the shard of the last row, and the rows of the table that lie in it
+        let (mut shard, mut first, mut inside, mut end) = (0, 0, 0, 0);
+        sorter.sorted(rows, |id, occurrence, new| {
+            if new {
+                if u64::from(id) >= end {
+                    first = u64::from(id);
+                    (shard, inside) = tables.locate(table, first);
+                    end = first + tables.rows_in_shard(shard) - u64::from(inside);
+                }
                 self.row_offsets.push(self.row_samples.len() as u32);
-                self.rows.push(row);
+                self.rows.push(inside + (u64::from(id) - first) as u32);
                 self.row_tables.push(table as u32);
                 self.shard_offsets[shard + 1] += 1;
-                last = Some(id);
             }
-            self.row_samples.push(owners[occurrence]);
-            self.bag_rows[places[occurrence] as usize] = self.rows.len() as u32 - 1;
-        }
+            let (sample, place) = match owners.get(occurrence as usize) {
+                Some(&owner) => owner,
+                None => (occurrence, occurrence * k_count as u32 + table as u32),
+            };
+            self.row_samples.push(sample);
+            self.bag_rows[place as usize] = self.rows.len() as u32 - 1;
+        });
+        Ok(())
     }
 
     /// Touched rows U.

@@ -1,57 +1,29 @@
-//! The one pass over the text that makes prepared data (see [`dataset`](super::dataset)).
+//! The one pass over the input that makes prepared data (see [`dataset`](super::dataset)): rounds of rows are
+//! parsed by all cores while the round before is given its ids and written.
 
-use super::dataset::{IDS, INDEX, META, Parts, Prepared, ROWS};
+use super::dataset::{Parts, Prepared};
 use super::ids::Mapper;
-use super::text::{Input, Labels, RawBlock, Reader};
-use crate::config::{Data, Schema};
+use super::manifest::{IDS, INDEX, META, Meta, Origin, ROWS, SUMS, Settings, VERSION, hex};
+use super::parquet::ParquetSource;
+use super::progress::Progress;
+use super::source::{Place, Source};
+use super::text::{Labels, MESSAGES};
+use super::text_source::TextSource;
+use super::writer::{Output, Writer};
+use crate::config::{Data, Format, Schema};
 use crate::error::{Error, Result};
-use serde::{Deserialize, Serialize};
+use crate::mapped;
+use serde::Serialize;
 use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use xxhash_rust::xxh3::xxh3_128;
-
-/// Part of the fingerprint: another number makes old caches unused.
-const VERSION: u32 = 2;
-/// Rows read at once.
-const BLOCK: usize = 4096;
-const BUFFER: usize = 1 << 20;
-
-/// What `meta.json` says.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Meta {
-    /// Of inputs and settings.
-    pub fingerprint: String,
-    /// Rows n.
-    pub rows: u64,
-    /// Dense features D.
-    pub dense: usize,
-    /// Tables that are multi-hot, the last ones.
-    pub multi_hot: usize,
-    /// Ids are already rows.
-    pub modulo: bool,
-    /// The largest bag of each table.
-    pub max_bag: Vec<usize>,
-    /// Columns of a line, where they are numbered and all files agree.
-    pub width: Option<usize>,
-    /// Train, validation and test.
-    pub parts: Parts,
-    /// Bytes of `rows.bin`.
-    pub row_bytes: u64,
-    /// Bytes of the longest record.
-    pub longest: u64,
-    /// Malformed lines left out.
-    pub skipped: u64,
-    /// The first few of them.
-    pub messages: Vec<String>,
-}
+use std::sync::atomic::{AtomicBool, Ordering};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 /// One input file as it was when the pass began.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Stat {
     path: PathBuf,
-    bytes: u64,
+    pub(super) bytes: u64,
     /// Nanoseconds since 1970.
     modified: u128,
 }
@@ -72,13 +44,178 @@ pub(super) fn stat(files: &[String]) -> Result<Vec<Stat>> {
     files.iter().map(one).collect()
 }
 
-/// The name of the prepared data of these inputs and settings.
-pub(super) fn fingerprint(data: &Data, schema: &Schema, inputs: &[Stat], mapper: &Mapper, max_rows: Option<u64>) -> String {
-    // The width is compared with what was found.
-    let schema = &Schema { width: None, ..schema.clone() };
-    let facts = (VERSION, inputs, schema, data.ids, data.split, data.on_bad_row, mapper.rows(), max_rows);
-    // Debug text, since paths need not be UTF-8
-    format!("{:032x}", xxh3_128(format!("{facts:?}").as_bytes()))
+/// What to prepare.
+pub(super) struct Job<'a> {
+    pub(super) data: &'a Data,
+    pub(super) schema: &'a Schema,
+    pub(super) settings: Settings,
+    pub(super) inputs: Vec<Stat>,
+    pub(super) fingerprint: String,
+}
+
+/// How far a preparation is: bytes of the input read, bytes in all, rows.
+pub type Watch<'a> = dyn FnMut(u64, u64, u64) + 'a;
+
+/// What goes on besides.
+pub(super) struct Control<'a, 'w> {
+    pub(super) watch: &'a mut Watch<'w>,
+    /// Becomes true when the pass shall stop.
+    pub(super) stop: Option<&'a AtomicBool>,
+    /// Bytes of input between two marks from which the pass can go on; `None` leaves no marks.
+    pub(super) mark_every: Option<u64>,
+}
+
+impl<'a> Job<'a> {
+    pub(super) fn new(data: &'a Data, schema: &'a Schema, mapper: &Mapper, max_rows: Option<u64>) -> Result<Job<'a>> {
+        let inputs = stat(&data.files)?;
+        let settings = Settings::new(data, schema, Some(mapper.rows()), max_rows);
+        // The width is compared with what was found.
+        let narrow = &Schema { width: None, ..schema.clone() };
+        let facts = (VERSION, &inputs, narrow, data.format, data.ids, data.split, data.on_bad_row, mapper.rows(), max_rows);
+        // Debug text, since paths need not be UTF-8
+        let fingerprint = format!("{:032x}", xxh3_128(format!("{facts:?}").as_bytes()));
+        Ok(Job { data, schema, settings, inputs, fingerprint })
+    }
+
+    fn source(&self, mapper: &Mapper, place: Option<Place>) -> Result<Box<dyn Source>> {
+        let Data { files, on_bad_row, format, .. } = self.data;
+        match format {
+            Format::Binary => Err(Error::Config("binary files are read as they are".into())),
+            Format::Parquet => {
+                let labels = Labels::Required;
+                Ok(Box::new(ParquetSource::new(files, self.schema, labels, *on_bad_row, mapper.limits(), place)?))
+            }
+            Format::Synthetic | Format::Criteo | Format::Text => {
+                Ok(Box::new(TextSource::new(files, self.schema, *on_bad_row, mapper.limits(), place)?))
+            }
+        }
+    }
+
+    /// Reads all files and leaves the prepared form in the folder `dir`, going on where an earlier pass stopped.
+    pub(super) fn run(&self, mut mapper: Mapper, dir: &Path, control: &mut Control<'_, '_>) -> Result<()> {
+        let (one_hot, tables) = (self.schema.categorical.len(), self.schema.tables());
+        let mut progress = match control.mark_every {
+            Some(_) => Progress::open(dir, &self.fingerprint, &mut mapper)?,
+            None => None,
+        };
+        let before = progress.as_ref().map(|p| (p.mark.counts.clone(), p.mark.bytes));
+        let mut source = self.source(&mapper, progress.as_ref().map(|p| p.mark.place))?;
+        let mut writer = Writer::new(dir, self.schema.dense.len(), one_hot, tables, before)?;
+        if let (None, Some(_)) = (&progress, control.mark_every) {
+            progress = Some(Progress::create(dir, &self.fingerprint)?);
+        }
+        let total = self.inputs.iter().map(|s| s.bytes).sum();
+        let mut marked = source.bytes_read();
+        (control.watch)(marked.min(total), total, writer.counts.rows);
+        let mut round = source.round()?;
+        while !round.is_empty() {
+            let (place, read) = (source.place(), source.bytes_read());
+            let (next, written) = rayon::join(|| source.round(), || writer.round(&round, &mut mapper, MESSAGES));
+            written?;
+            (control.watch)(read.min(total), total, writer.counts.rows);
+            let stop = control.stop.is_some_and(|stop| stop.load(Ordering::Relaxed));
+            if let (Some(progress), Some(every)) = (&mut progress, control.mark_every)
+                && (stop || next.is_err() || read - marked >= every)
+            {
+                progress.mark(place, &writer, &mapper)?;
+                marked = read;
+            }
+            if stop {
+                return Err(Error::Interrupted(format!("stopped after {} rows", writer.counts.rows)));
+            }
+            round = next?;
+        }
+        self.complete(dir, writer, mapper, source.width())
+    }
+
+    /// Writes what describes the records.
+    fn complete(&self, dir: &Path, writer: Writer, mut mapper: Mapper, width: Option<usize>) -> Result<()> {
+        let names = || self.data.files.join(", ");
+        let (counts, row_bytes, sums) = writer.finish()?;
+        if counts.rows == 0 {
+            let bad =
+                counts.messages.first().map_or(String::new(), |m| format!("; {} lines are malformed, the first: {m}", counts.skipped));
+            return Err(Error::Data(format!("{} holds no row{bad}", names())));
+        }
+        if stat(&self.data.files)? != self.inputs {
+            return Err(Error::Data(format!("{} changed while being read; start again", names())));
+        }
+        let parts = Parts::new(counts.rows, self.data.split);
+        let distinct = mapper.known();
+        if mapper.is_dictionary() {
+            mapper.truncate(&self.known(dir, &counts.seen, parts.train.end, counts.rows, &distinct)?);
+        }
+        let (ids, sums) = (mapper.to_bytes(), sums.to_bytes());
+        let origin = |s: &Stat| Origin { name: s.path.file_name().unwrap_or_default().to_string_lossy().into_owned(), bytes: s.bytes };
+        let meta = Meta {
+            version: VERSION,
+            fingerprint: self.fingerprint.clone(),
+            rows: counts.rows,
+            dense: self.schema.dense.len(),
+            multi_hot: self.schema.multi_hot.len(),
+            modulo: !mapper.is_dictionary(),
+            max_bag: counts.max_bag,
+            width,
+            parts,
+            row_bytes,
+            longest: counts.longest,
+            skipped: counts.skipped,
+            messages: counts.messages,
+            distinct,
+            inputs: self.inputs.iter().map(origin).collect(),
+            settings: self.settings.clone(),
+            ids_checksum: hex(xxh3_64(&ids)),
+            sums_checksum: hex(xxh3_64(&sums)),
+            checksum: String::new(),
+        };
+        for (name, bytes) in [(IDS, ids), (SUMS, sums), (META, meta.to_text()?)] {
+            let mut output = Output::open(dir.join(name), 0)?;
+            output.write(&bytes)?;
+            output.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Keys of each table that the rows before `end` hold: those before the last count, and what the records from
+    /// there on show. In first-seen order a new key has the largest id so far.
+    fn known(&self, dir: &Path, seen: &[(u64, Vec<u32>)], end: u64, rows: u64, all: &[u64]) -> Result<Vec<u64>> {
+        if end == rows {
+            return Ok(all.to_vec());
+        }
+        let Some((first, counts)) = seen.iter().rev().find(|(row, _)| *row <= end) else { return Ok(vec![0; all.len()]) };
+        let mut known: Vec<u64> = counts.iter().map(|&n| u64::from(n)).collect();
+        let (dense, one_hot, bags) = (self.schema.dense.len(), self.schema.categorical.len(), self.schema.multi_hot.len());
+        let damaged = || Error::Data(format!("`{}` is not as it was written", dir.join(ROWS).display()));
+        let records = mapped::open(&dir.join(ROWS))?;
+        let at = if bags == 0 {
+            first * 4 * (1 + dense + one_hot) as u64
+        } else {
+            let index = mapped::open(&dir.join(INDEX))?;
+            index.as_chunks::<8>().0.get(*first as usize).map(|place| u64::from_le_bytes(*place)).ok_or_else(damaged)?
+        };
+        let mut words = records.get(at as usize..).ok_or_else(damaged)?.as_chunks::<4>().0.iter().map(|w| u32::from_le_bytes(*w));
+        let mut sizes = vec![1; one_hot + bags];
+        for _ in *first..end {
+            words.by_ref().nth(dense).ok_or_else(damaged)?;
+            sizes[one_hot..].iter_mut().for_each(|size| *size = words.next().unwrap_or(0));
+            for (known, &size) in known.iter_mut().zip(&sizes) {
+                for _ in 0..size {
+                    *known = (*known).max(u64::from(words.next().ok_or_else(damaged)?));
+                }
+            }
+        }
+        Ok(known)
+    }
+}
+
+/// Prepares into the folder `path` of a cache, unless somebody else does so first.
+pub(super) fn into_cache(job: &Job<'_>, mapper: Mapper, path: &Path, watch: &mut Watch<'_>) -> Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+    let unfinished = Unfinished(parent.join(format!(".{}.{}.{:x}", job.fingerprint, std::process::id(), unique())));
+    std::fs::create_dir(&unfinished.0).map_err(Error::io("create", &unfinished.0))?;
+    job.run(mapper, &unfinished.0, &mut Control { watch, stop: None, mark_every: None })?;
+    publish(&unfinished.0, path, || Prepared::load(path, Some(&job.fingerprint), job.schema).is_ok())
 }
 
 /// Removes the unfinished folder when something fails.
@@ -89,86 +226,6 @@ impl Drop for Unfinished {
         // gone already after the rename
         let _ = std::fs::remove_dir_all(&self.0);
     }
-}
-
-/// A file being written.
-struct Output {
-    path: PathBuf,
-    file: BufWriter<File>,
-    bytes: u64,
-}
-
-impl Output {
-    fn create(path: PathBuf) -> Result<Output> {
-        let file = File::create(&path).map_err(Error::io("create", &path))?;
-        Ok(Output { file: BufWriter::with_capacity(BUFFER, file), path, bytes: 0 })
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.bytes += bytes.len() as u64;
-        self.file.write_all(bytes).map_err(Error::io("write", &self.path))
-    }
-
-    fn finish(mut self) -> Result<()> {
-        self.file.flush().and_then(|()| self.file.get_ref().sync_all()).map_err(Error::io("write", &self.path))
-    }
-}
-
-/// Reads `data.files` once and leaves the prepared form at `path`.
-pub(super) fn prepare(
-    data: &Data,
-    schema: &Schema,
-    inputs: &[Stat],
-    mut mapper: Mapper,
-    path: &Path,
-    fingerprint: &str,
-    progress: &mut dyn FnMut(u64, u64, u64),
-) -> Result<()> {
-    let parent = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
-    let unfinished = Unfinished(parent.join(format!(".{fingerprint}.{}.{:x}", std::process::id(), unique())));
-    let dir = &unfinished.0;
-    std::fs::create_dir(dir).map_err(Error::io("create", dir))?;
-
-    let files = data.files.iter().map(Input::file).collect();
-    let mut reader = Reader::new(files, schema, Labels::Required, data.on_bad_row)?.limited(mapper.limits());
-    let total = inputs.iter().map(|s| s.bytes).sum();
-    let mut writer = Writer::new(dir, schema)?;
-    let mut raw = RawBlock::new();
-    while reader.read(&mut raw, BLOCK)? > 0 {
-        writer.block(&raw, &mut mapper)?;
-        raw.clear();
-        progress(reader.bytes_read().min(total), total, writer.rows);
-    }
-    if writer.rows == 0 {
-        let bad =
-            reader.messages().first().map_or(String::new(), |m| format!("; {} lines are malformed, the first: {m}", reader.skipped()));
-        return Err(Error::Data(format!("{} holds no row{bad}", data.files.join(", "))));
-    }
-    if stat(&data.files)? != inputs {
-        return Err(Error::Data(format!("{} changed while being read; start again", data.files.join(", "))));
-    }
-    let parts = Parts::new(writer.rows, data.split);
-    mapper.truncate(&writer.seen.known(parts.train.end));
-    let meta = Meta {
-        fingerprint: fingerprint.into(),
-        rows: writer.rows,
-        dense: writer.dense,
-        multi_hot: schema.multi_hot.len(),
-        modulo: !mapper.is_dictionary(),
-        max_bag: writer.max_bag.clone(),
-        width: reader.width(),
-        parts,
-        row_bytes: writer.rows_out.bytes,
-        longest: writer.longest,
-        skipped: reader.skipped(),
-        messages: reader.messages().to_vec(),
-    };
-    writer.finish(dir, &mapper)?;
-    let mut output = Output::create(dir.join(META))?;
-    output.write(&serde_json::to_vec_pretty(&meta).map_err(|e| Error::Data(format!("{META}: {e}")))?)?;
-    output.finish()?;
-    publish(dir, path, || Prepared::load(path, fingerprint, schema).is_ok())
 }
 
 /// A number that no other call of this process gets.
@@ -190,6 +247,11 @@ fn publish(dir: &Path, path: &Path, usable: impl Fn() -> bool) -> Result<()> {
         }
         std::fs::rename(dir, path).map_err(Error::io("rename to", path))?;
     }
+    sync_parent(path)
+}
+
+/// Brings a folder's new name to the disk.
+pub(super) fn sync_parent(path: &Path) -> Result<()> {
     #[cfg(unix)]
     if let Some(parent) = path.parent() {
         let folder = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
@@ -198,127 +260,9 @@ fn publish(dir: &Path, path: &Path, usable: impl Fn() -> bool) -> Result<()> {
     Ok(())
 }
 
-/// Writes records and keeps count.
-struct Writer {
-    rows_out: Output,
-    index_out: Option<Output>,
-    one_hot: usize,
-    dense: usize,
-    rows: u64,
-    max_bag: Vec<usize>,
-    longest: u64,
-    record: Vec<u8>,
-    seen: Seen,
-}
-
-/// When each key of a dictionary was first seen, in two bytes a key.
-struct Seen {
-    /// Keys of each table before each block of [`BLOCK`] rows, `[blocks, K]`.
-    before: Vec<u32>,
-    /// Row of each key inside its block.
-    rows: Vec<Vec<u16>>,
-}
-
-impl Seen {
-    /// `row` gave `table` the key with place `place`.
-    fn note(&mut self, row: u64, table: usize, place: u32) {
-        if place as usize > self.rows[table].len() {
-            self.rows[table].push((row % BLOCK as u64) as u16);
-        }
-    }
-
-    /// A row begins.
-    fn begin(&mut self, row: u64) {
-        if row.is_multiple_of(BLOCK as u64) {
-            self.before.extend(self.rows.iter().map(|keys| keys.len() as u32));
-        }
-    }
-
-    /// Keys of each table that the rows before `end` hold.
-    fn known(&self, end: u64) -> Vec<u64> {
-        let (block, inside) = ((end / BLOCK as u64) as usize, (end % BLOCK as u64) as u16);
-        let count = |(k, keys): (usize, &Vec<u16>)| {
-            let at = |block: usize| self.before.get(block * self.rows.len() + k).map_or(keys.len(), |&n| n as usize);
-            let (first, last) = (at(block), at(block + 1));
-            first as u64 + keys[first..last].partition_point(|&row| row < inside) as u64
-        };
-        self.rows.iter().enumerate().map(count).collect()
-    }
-}
-
-impl Writer {
-    fn new(dir: &Path, schema: &Schema) -> Result<Writer> {
-        let index_out = if schema.multi_hot.is_empty() { None } else { Some(Output::create(dir.join(INDEX))?) };
-        Ok(Writer {
-            rows_out: Output::create(dir.join(ROWS))?,
-            index_out,
-            one_hot: schema.categorical.len(),
-            dense: schema.dense.len(),
-            rows: 0,
-            max_bag: vec![1; schema.tables()],
-            longest: 0,
-            record: Vec::new(),
-            seen: Seen { before: Vec::new(), rows: vec![Vec::new(); schema.tables()] },
-        })
-    }
-
-    /// Writes the rows of `raw`; new keys get their place in `mapper`.
-    fn block(&mut self, raw: &RawBlock, mapper: &mut Mapper) -> Result<()> {
-        let (k_count, dictionary) = (self.max_bag.len(), mapper.is_dictionary());
-        for b in 0..raw.samples {
-            self.seen.begin(self.rows);
-            self.record.clear();
-            self.record.extend(raw.labels[b].unwrap_or(0.0).to_le_bytes());
-            self.record.extend(raw.dense[b * self.dense..(b + 1) * self.dense].iter().flat_map(|x| x.to_le_bytes()));
-            let bags = &raw.offsets[b * k_count..=(b + 1) * k_count];
-            self.record.extend(bags[self.one_hot..].windows(2).flat_map(|w| (w[1] - w[0]).to_le_bytes()));
-            for (k, bag) in bags.windows(2).enumerate() {
-                self.max_bag[k] = self.max_bag[k].max((bag[1] - bag[0]) as usize);
-                for &key in &raw.keys[bag[0] as usize..bag[1] as usize] {
-                    let id = mapper.learn(k, key)?;
-                    if dictionary {
-                        self.seen.note(self.rows, k, id);
-                    }
-                    self.record.extend(id.to_le_bytes());
-                }
-            }
-            if let Some(index) = &mut self.index_out {
-                index.write(&self.rows_out.bytes.to_le_bytes())?;
-            }
-            self.longest = self.longest.max(self.record.len() as u64);
-            self.rows_out.write(&self.record)?;
-            self.rows += 1;
-        }
-        Ok(())
-    }
-
-    /// Completes the files of records; `mapper` is what the training part knows.
-    fn finish(self, dir: &Path, mapper: &Mapper) -> Result<()> {
-        if let Some(mut index) = self.index_out {
-            index.write(&self.rows_out.bytes.to_le_bytes())?;
-            index.finish()?;
-        }
-        self.rows_out.finish()?;
-        let mut ids = Output::create(dir.join(IDS))?;
-        ids.write(&mapper.to_bytes())?;
-        ids.finish()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn a_full_disk_is_an_error_that_names_the_file() {
-        let mut output = Output::create("/dev/full".into()).unwrap();
-        let error = output.write(&vec![0; 3 * BUFFER]).unwrap_err().to_string();
-        assert!(error.starts_with("cannot write `/dev/full`: "), "{error}");
-        let mut output = Output::create("/dev/full".into()).unwrap();
-        output.write(b"buffered").unwrap();
-        assert!(output.finish().is_err());
-    }
 
     #[test]
     fn the_unfinished_folder_goes_with_its_owner() {

@@ -181,6 +181,35 @@ impl Samples for Clicks {
     }
 }
 
+/// Lines like Criteo's, made up: lengths, missing values and the spread of categories are like those of the real files,
+/// labels are random. For measurements and tests.
+pub fn criteo_text(seed: u64, lines: std::ops::Range<u64>) -> Vec<u8> {
+    let root = Stream::new(seed, 0x5445_5854);
+    let rows = crate::config::KAGGLE_ROWS;
+    let zipf: Vec<Zipf> = rows.iter().map(|&n| Zipf::new(n, 1.05)).collect();
+    let mut text = Vec::new();
+    for line in lines {
+        let draws = root.sub(line);
+        text.push(b'0' + u8::from(draws.uniform(0) < 0.256));
+        for (d, (median, spread, missing)) in (1u64..).zip(COUNTS) {
+            text.push(b'\t');
+            if draws.uniform(d) >= missing {
+                let value = (median * (spread * draws.normal(100 + d)).exp()).min(1e8) as u64;
+                text.extend_from_slice(value.to_string().as_bytes());
+            }
+        }
+        for (k, zipf) in (0u64..).zip(&zipf) {
+            text.push(b'\t');
+            if draws.uniform(200 + k) >= MISSING[k as usize % MISSING.len()] {
+                let category = root.sub(k << 40).bits(zipf.sample(&draws.sub(k), 0)) as u32;
+                text.extend_from_slice(format!("{category:08x}").as_bytes());
+            }
+        }
+        text.push(b'\n');
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

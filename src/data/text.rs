@@ -11,10 +11,12 @@
 //!
 //! Memory is bounded by the longest line ([`MAX_LINE`]) and the rows asked for at once.
 
-use super::columns::{self, Columns};
-use super::fields::{self, Reason};
+use super::fields::Reason;
 pub use super::lines::{Input, MAX_LINE};
 use super::lines::{Line, Lines};
+use super::rows::{FileColumns, Rules};
+use super::source::Source;
+use super::text_source::TextSource;
 use crate::config::{OnBadRow, Schema};
 use crate::error::{Error, Result};
 use std::collections::VecDeque;
@@ -22,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Malformed lines that are named when they are skipped.
-const MESSAGES: usize = 10;
+pub(super) const MESSAGES: usize = 10;
 
 /// May lines lack the label?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +67,7 @@ impl RawBlock {
         self.truncate(0, 0, 0, 1);
     }
 
-    fn truncate(&mut self, samples: usize, dense: usize, keys: usize, offsets: usize) {
+    pub(super) fn truncate(&mut self, samples: usize, dense: usize, keys: usize, offsets: usize) {
         self.samples = samples;
         self.labels.truncate(samples);
         self.dense.truncate(dense);
@@ -74,32 +76,11 @@ impl RawBlock {
     }
 }
 
-/// What the schema says about every line.
-#[derive(Debug)]
-struct Rules {
-    schema: Schema,
-    separator: u8,
-    bag_separator: u8,
-    labels: Labels,
-    /// Categories of each table that exist; any when there is no limit.
-    limits: Option<Vec<u64>>,
-}
-
-impl Rules {
-    /// The category, where its table has it.
-    fn existing(&self, table: usize, key: u64) -> Result<u64, Reason> {
-        match self.limits.as_ref().and_then(|limits| limits.get(table)) {
-            Some(&rows) if key >= rows => Err(format!("row {key} of table {table} does not exist; the table has {rows} rows")),
-            _ => Ok(key),
-        }
-    }
-}
-
 /// The file being read.
 struct Current {
     lines: Lines,
-    /// Columns of a line with and without label; `None` before the first line.
-    columns: Option<[Columns; 2]>,
+    /// `None` before the first line.
+    columns: Option<FileColumns>,
     rows: bool,
 }
 
@@ -129,11 +110,8 @@ impl Reader {
     /// # Errors
     /// A schema that contradicts itself.
     pub fn new(inputs: Vec<Input>, schema: &Schema, labels: Labels, on_bad_row: OnBadRow) -> Result<Reader> {
-        columns::check(schema)?;
-        let separator = columns::separator(&schema.separator, "separator")?;
-        let bag_separator = schema.multi_hot_separator.bytes().next().unwrap_or(b',');
         Ok(Reader {
-            rules: Rules { schema: schema.clone(), separator, bag_separator, labels, limits: None },
+            rules: Rules::new(schema, labels)?,
             on_bad_row,
             inputs: inputs.into(),
             current: None,
@@ -188,7 +166,7 @@ impl Reader {
             let line = current.lines.next(&mut self.line)?;
             if line == Line::End {
                 current.finish(self.rules.schema.header)?;
-                let width = current.columns.as_ref().map(|[with, _]| with.width);
+                let width = current.columns.as_ref().map(|columns| columns.with.width);
                 self.widths.extend(width.filter(|width| self.widths.len() < 2 && !self.widths.contains(width)));
                 self.current = None;
                 continue;
@@ -208,7 +186,7 @@ impl Reader {
 
     fn malformed(&mut self, column: usize, reason: Reason) -> Result<()> {
         let Some(Current { lines, columns, rows }) = &mut self.current else { return Ok(()) };
-        let error = Error::Row { file: lines.name.clone(), line: lines.number, column, reason };
+        let error = Error::Row { file: lines.name().to_owned(), line: lines.number, column, reason };
         let header = self.rules.schema.header && columns.is_none();
         if self.on_bad_row == OnBadRow::Error || header {
             return Err(error);
@@ -229,84 +207,43 @@ impl Current {
             (_, false) if header => "the file ends after its header; there is no row",
             _ => return Ok(()),
         };
-        Err(Error::Row { file: self.lines.name.clone(), line: self.lines.number + 1, column: 0, reason: reason.into() })
+        Err(Error::Row { file: self.lines.name().to_owned(), line: self.lines.number + 1, column: 0, reason: reason.into() })
     }
 
     /// Takes one line; true when it gave a row, false for a header.
     fn line(&mut self, rules: &Rules, line: &[u8], block: &mut RawBlock) -> Result<bool, (usize, Reason)> {
         let line = if self.lines.number == 1 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) } else { line };
-        let fields: Vec<&[u8]> = line.split(|&c| c == rules.separator).collect();
-        let [with, without] = match &self.columns {
+        let columns = match &self.columns {
             Some(columns) => columns,
             None => {
-                let with = Columns::new(&rules.schema, &fields, rules.labels == Labels::Optional)?;
-                let without = with.without_label();
-                let columns = self.columns.insert([with, without]);
+                let columns = self.columns.insert(rules.columns(line)?);
                 if rules.schema.header {
                     return Ok(false);
                 }
                 columns
             }
         };
-        let optional = rules.labels == Labels::Optional;
-        let columns = match fields.len() {
-            n if n == with.width => with,
-            n if n == without.width && optional => without,
-            n => {
-                let expected =
-                    if optional && with != without { format!("{} (or {})", with.width, without.width) } else { with.width.to_string() };
-                return Err((0, format!("{n} columns, but {expected} are expected")));
-            }
-        };
-        let (samples, dense, keys, offsets) = (block.samples, block.dense.len(), block.keys.len(), block.offsets.len());
-        match row(rules, columns, &fields, block) {
-            Ok(()) => {
-                block.samples += 1;
-                self.rows = true;
-                Ok(true)
-            }
-            Err(error) => {
-                block.truncate(samples, dense, keys, offsets);
-                Err(error)
-            }
-        }
+        rules.row(columns, line, block)?;
+        self.rows = true;
+        Ok(true)
     }
 }
 
-/// Appends the fields of one row.
-fn row(rules: &Rules, columns: &Columns, fields: &[&[u8]], block: &mut RawBlock) -> Result<(), (usize, Reason)> {
-    let schema = &rules.schema;
-    for &c in &columns.dense {
-        block.dense.push(fields::dense(fields[c], schema.dense_log).map_err(|e| (c + 1, e))?);
-    }
-    for (table, &c) in columns.categorical.iter().enumerate() {
-        let key = fields::key(fields[c], schema.id_text).and_then(|key| rules.existing(table, key));
-        block.keys.push(key.map_err(|e| (c + 1, e))?);
-        block.offsets.push(block.keys.len() as u32);
-    }
-    for (table, &c) in (columns.categorical.len()..).zip(&columns.multi_hot) {
-        if !fields[c].is_empty() {
-            bag(rules, table, fields[c], block).map_err(|e| (c + 1, e))?;
+/// Parses all rows of `files` with all cores of the current thread pool, and drops them; gives their number. For
+/// measurements.
+///
+/// # Errors
+/// As [`Reader::read`].
+pub fn parse_all(files: &[String], schema: &Schema, on_bad_row: OnBadRow) -> Result<u64> {
+    let mut source = TextSource::new(files, schema, on_bad_row, None, None)?;
+    let mut rows = 0;
+    loop {
+        let round = source.round()?;
+        if round.is_empty() {
+            return Ok(rows);
         }
-        block.offsets.push(block.keys.len() as u32);
+        rows += round.iter().map(|part| part.rows as u64).sum::<u64>();
     }
-    let label = columns.label.map(|c| fields::label(fields[c], schema.label_threshold).map_err(|e| (c + 1, e))).transpose()?;
-    block.labels.push(label);
-    Ok(())
-}
-
-fn bag(rules: &Rules, table: usize, field: &[u8], block: &mut RawBlock) -> Result<(), Reason> {
-    let most = rules.schema.multi_hot_max;
-    for (i, item) in field.split(|&c| c == rules.bag_separator).enumerate() {
-        if i >= most {
-            return Err(format!("{} has more than {most} categories (data.schema.multi_hot_max)", fields::shown(field)));
-        }
-        if item.is_empty() {
-            return Err(format!("{} has an empty category", fields::shown(field)));
-        }
-        block.keys.push(fields::key(item, rules.schema.id_text).and_then(|key| rules.existing(table, key))?);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! From settings to a model's shape and its samples.
 
 use crate::config::{Config, Format, IdText, Ids, Schema, Shape};
-use crate::data::dataset::{self, Parts};
+use crate::data::binary::{self, Binary};
+use crate::data::dataset::{self, Making, Parts, Prepared, Settings};
+use crate::data::parquet;
 use crate::data::synthetic::Clicks;
 use crate::data::{Block, Samples};
 use crate::error::{Error, Result};
 use crate::metrics::Summary;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Gets (what is done, units done, units in all).
@@ -46,9 +49,31 @@ impl std::fmt::Debug for Assembled {
 /// Settings that contradict each other.
 pub fn resolve(config: &Config) -> Result<Config> {
     let mut config = config.clone();
+    if config.data.format == Format::Synthetic && dataset::is_folder(&config.data.files) {
+        let settings = dataset::settings(Path::new(&config.data.files[0]))?;
+        adopt(&mut config, settings)?;
+    }
     let data = &mut config.data;
+    if matches!(data.format, Format::Synthetic | Format::Parquet)
+        && !data.files.is_empty()
+        && data.files.iter().all(|file| parquet::is_parquet(file))
+    {
+        let (files, split) = parquet::expand(&data.files)?;
+        (data.files, data.format) = (files, Format::Parquet);
+        data.split = split.unwrap_or(data.split);
+        if data.schema == Schema::default() {
+            data.schema = parquet::usual_schema(&data.files[0])?;
+        }
+    }
     if data.format == Format::Synthetic && !data.files.is_empty() {
-        data.format = if data.schema == Schema::default() { Format::Criteo } else { Format::Text };
+        data.format = match data.schema == Schema::default() {
+            true if data.files.iter().all(|file| has_extension(file, "bin")) => Format::Binary,
+            true => Format::Criteo,
+            false => Format::Text,
+        };
+    }
+    if data.format == Format::Binary && data.ids == Ids::Dictionary {
+        data.ids = Ids::Direct; // categories are rows already
     }
     if data.modulo == Some(0) {
         return Err(Error::Config("data.modulo is 0; ids need at least one row".into()));
@@ -56,13 +81,63 @@ pub fn resolve(config: &Config) -> Result<Config> {
     Ok(config)
 }
 
+/// The name ends with a dot and `extension`.
+fn has_extension(file: &str, extension: &str) -> bool {
+    Path::new(file).extension().is_some_and(|e| e.eq_ignore_ascii_case(extension))
+}
+
+/// Takes over what decided how prepared data was made; a setting that says otherwise is an error.
+fn adopt(config: &mut Config, settings: Settings) -> Result<()> {
+    let plain = Config::default();
+    let folder = config.data.files.join(", ");
+    let other = |key: &str, found: String, wanted: String| {
+        let text =
+            format!("`{folder}` was prepared with {key} = {found}, but the settings say {wanted}; leave it out, or prepare the data again");
+        Err(Error::Config(text))
+    };
+    let (data, model) = (&mut config.data, &mut config.model);
+    if data.ids != plain.data.ids && data.ids != settings.ids {
+        return other("data.ids", format!("{:?}", settings.ids).to_lowercase(), format!("{:?}", data.ids).to_lowercase());
+    }
+    if data.split != plain.data.split && !same_split(data.split, settings.split) {
+        return other("data.split", format!("{:?}", settings.split), format!("{:?}", data.split));
+    }
+    if data.schema != plain.data.schema
+        && (Schema { width: None, ..data.schema.clone() }) != (Schema { width: None, ..settings.schema.clone() })
+    {
+        return other("another data.schema", "see its meta.json".into(), "something else".into());
+    }
+    if model.max_rows.is_some_and(|rows| settings.rows.is_none() && Some(rows) != settings.max_rows) {
+        return other("model.max_rows", format!("{:?}", settings.max_rows), format!("{:?}", model.max_rows));
+    }
+    if model.rows.is_some() && model.rows != settings.rows {
+        return other("model.rows", format!("{:?}", settings.rows), format!("{:?}", model.rows));
+    }
+    data.format = settings.format;
+    data.ids = settings.ids;
+    data.split = settings.split;
+    data.on_bad_row = settings.on_bad_row;
+    if settings.format != Format::Criteo {
+        data.schema = settings.schema;
+    }
+    data.modulo = None;
+    model.rows = settings.rows;
+    model.max_rows = settings.max_rows;
+    Ok(())
+}
+
+/// Equal up to what writing them down takes away.
+fn same_split(a: [f64; 3], b: [f64; 3]) -> bool {
+    a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-12)
+}
+
 /// The columns of the run's files.
 ///
 /// # Errors
 /// A text schema without dense or without categorical columns.
 pub fn schema(config: &Config) -> Result<Schema> {
-    if config.data.format != Format::Text {
-        return Ok(Schema::criteo(13, 26));
+    if matches!(config.data.format, Format::Synthetic | Format::Criteo | Format::Binary) {
+        return Ok(Schema::criteo(binary::DENSE, binary::TABLES));
     }
     let schema = config.data.schema.clone();
     let missing =
@@ -106,7 +181,8 @@ pub fn assemble(config: &Config, preparing: &mut Preparing<'_>) -> Result<Assemb
     }
     match config.data.format {
         Format::Synthetic => synthetic(config),
-        Format::Criteo | Format::Text => text(config, preparing),
+        Format::Criteo | Format::Text | Format::Parquet => text(config, preparing),
+        Format::Binary => in_place(config, preparing),
     }
 }
 
@@ -118,10 +194,94 @@ fn synthetic(config: &Config) -> Result<Assembled> {
     Ok(Assembled { shape, samples: clicks.clone(), parts, clicks: Some(clicks), ids: None, width: None, skipped: 0, messages: Vec::new() })
 }
 
-/// Rows of each table where they do not come from the data's dictionary.
-pub(super) fn moduli(config: &Config, schema: &Schema) -> Result<Option<Vec<u64>>> {
-    let tables = schema.tables();
-    Ok(match (config.data.ids, &config.model.rows) {
+/// Reads prepared data, or text and Parquet after preparing them in the cache.
+fn text(config: &Config, preparing: &mut Preparing<'_>) -> Result<Assembled> {
+    let mut progress = |done: u64, total: u64, _rows: u64| preparing("data", done, total);
+    let prepared = if dataset::is_folder(&config.data.files) {
+        open_folder(config)?
+    } else {
+        let (schema, modulo) = input(config)?;
+        dataset::open(&config.data, &schema, modulo.as_deref(), config.model.max_rows, &mut progress)?
+    };
+    if let Some(given) = config.model.dense.filter(|&d| d != prepared.dense()) {
+        return Err(wrong_dense(given, prepared.dense()));
+    }
+    let shape =
+        crate::config::Model { rows: None, ..config.model.clone() }.shape(Some(prepared.dense()), Some(prepared.rows().to_vec()))?;
+    let (parts, skipped, messages) = (prepared.parts(), prepared.skipped(), prepared.messages().to_vec());
+    let (ids, width) = (Some(Arc::new(prepared.mapper().to_bytes())), prepared.width());
+    check_parts(config, &parts, prepared.len())?;
+    Ok(Assembled { shape, samples: Arc::new(prepared), parts, clicks: None, ids, width, skipped, messages })
+}
+
+/// Reads binary files where they are.
+fn in_place(config: &Config, preparing: &mut Preparing<'_>) -> Result<Assembled> {
+    if let Some(given) = config.model.dense.filter(|&d| d != binary::DENSE) {
+        return Err(wrong_dense(given, binary::DENSE));
+    }
+    let binary = open_binary(&config.data.files, config, preparing)?;
+    let model = crate::config::Model { rows: None, ..config.model.clone() };
+    let shape = model.shape(Some(binary::DENSE), Some(binary.rows().to_vec()))?;
+    let parts = Parts::new(binary.len(), config.data.split);
+    check_parts(config, &parts, binary.len())?;
+    let ids = Some(Arc::new(binary.mapper().to_bytes()));
+    Ok(Assembled { shape, samples: Arc::new(binary), parts, clicks: None, ids, width: None, skipped: 0, messages: Vec::new() })
+}
+
+/// Opens binary files as the settings say: rows that are declared, or found by reading everything once.
+fn open_binary(files: &[String], config: &Config, preparing: &mut Preparing<'_>) -> Result<Binary> {
+    let (data, model) = (&config.data, &config.model);
+    let modulo = data.ids == Ids::Modulo || (model.max_rows.is_some() && model.rows.is_some());
+    let rows = if data.ids == Ids::Modulo || model.rows.is_some() { Some(modulo_rows(config, binary::TABLES)?) } else { None };
+    let ids = if modulo { Ids::Modulo } else { Ids::Direct };
+    Binary::open(files, ids, rows.as_deref(), model.max_rows, &mut |done, total, _| preparing("data", done, total))
+}
+
+/// Prepared data that was made with these settings.
+fn open_folder(config: &Config) -> Result<Prepared> {
+    let prepared = dataset::open_folder(Path::new(&config.data.files[0]))?;
+    let (settings, data) = (prepared.settings(), &config.data);
+    let narrow = |schema: &Schema| Schema { width: None, ..schema.clone() };
+    let fits = settings.format == data.format
+        && settings.ids == data.ids
+        && same_split(settings.split, data.split)
+        && narrow(&settings.schema) == narrow(&schema(config)?);
+    if !fits {
+        return Err(Error::Config(format!("`{}` was prepared with other settings of [data]; see its meta.json", data.files[0])));
+    }
+    Ok(prepared)
+}
+
+/// Prepares the run's files into a folder of their own; the settings must be those that [`resolve`] gave.
+///
+/// # Errors
+/// No files, or settings that do not fit them; as [`dataset::to_folder`].
+pub fn prepare(config: &Config, out: &Path, making: Making<'_, '_>) -> Result<Prepared> {
+    if config.data.files.is_empty() {
+        return Err(Error::Config("there is nothing to prepare; name the files".into()));
+    }
+    if dataset::is_folder(&config.data.files) {
+        return Err(Error::Config(format!("`{}` is prepared already; check it with --verify", config.data.files[0])));
+    }
+    if config.data.format == Format::Binary {
+        return Err(Error::Config("binary files are read as they are; give them to `dqrm train --data`".into()));
+    }
+    let (schema, modulo) = input(config)?;
+    dataset::to_folder(&config.data, &schema, modulo.as_deref(), config.model.max_rows, out, making)
+}
+
+fn wrong_dense(given: usize, found: usize) -> Error {
+    Error::Config(format!("model.dense is {given}, but the data has {found} dense columns"))
+}
+
+/// The columns of the run's files, and the rows of each table where they are not the data's.
+pub(super) fn input(config: &Config) -> Result<(Schema, Option<Vec<u64>>)> {
+    let schema = schema(config)?;
+    let (dense, tables) = (schema.dense.len(), schema.tables());
+    if let Some(given) = config.model.dense.filter(|&d| d != dense) {
+        return Err(wrong_dense(given, dense));
+    }
+    let modulo = match (config.data.ids, &config.model.rows) {
         (Ids::Direct, None) => {
             return Err(Error::Config("data.ids = \"direct\" needs model.rows, the rows of each table".into()));
         }
@@ -140,24 +300,8 @@ pub(super) fn moduli(config: &Config, schema: &Schema) -> Result<Option<Vec<u64>
                     .into(),
             ));
         }
-    })
-}
-
-fn text(config: &Config, preparing: &mut Preparing<'_>) -> Result<Assembled> {
-    let schema = schema(config)?;
-    let dense = schema.dense.len();
-    if let Some(given) = config.model.dense.filter(|&d| d != dense) {
-        return Err(Error::Config(format!("model.dense is {given}, but the data has {dense} dense columns")));
-    }
-    let modulo = moduli(config, &schema)?;
-    let mut progress = |done: u64, total: u64, _rows: u64| preparing("data", done, total);
-    let prepared = dataset::open(&config.data, &schema, modulo.as_deref(), config.model.max_rows, &mut progress)?;
-    let shape =
-        crate::config::Model { rows: None, ..config.model.clone() }.shape(Some(prepared.dense()), Some(prepared.rows().to_vec()))?;
-    let (parts, skipped, messages) = (prepared.parts(), prepared.skipped(), prepared.messages().to_vec());
-    let (ids, width) = (Some(Arc::new(prepared.mapper().to_bytes())), prepared.width());
-    check_parts(config, &parts, prepared.len())?;
-    Ok(Assembled { shape, samples: Arc::new(prepared), parts, clicks: None, ids, width, skipped, messages })
+    };
+    Ok((schema, modulo))
 }
 
 /// There is something to train on.

@@ -100,10 +100,14 @@ fn data(config: &Config, plan: &WritePlan) -> String {
                 config.seed, d.synthetic.samples
             );
         }
-        Format::Criteo | Format::Text => {
+        Format::Criteo | Format::Text | Format::Binary | Format::Parquet => {
             let names: Vec<String> =
                 d.files.iter().map(|f| format!("`{}`", Path::new(f).file_name().unwrap_or_default().to_string_lossy())).collect();
-            let layout = if d.format == Format::Criteo { "Criteo's layout" } else { "the layout in the header's schema" };
+            let layout = match d.format {
+                Format::Criteo => "Criteo's layout",
+                Format::Binary => "MLPerf's binary rows",
+                _ => "the layout in the header's schema",
+            };
             let _ = writeln!(t, "Trained on {} ({layout}), split {:?} in file order.", names.join(", "), d.split);
             let ids = match d.ids {
                 Ids::Dictionary => "in the order they were first seen; unseen ones share row 0. The mapping is part of the file",

@@ -1,7 +1,7 @@
 //! What a run would take, found out before anything of it is allocated: the plan is recorded and scheduled, which is
 //! data, one batch is made, and the device's ceilings are measured.
 
-use super::assemble::{Assembled, Preparing, moduli, resolve, schema};
+use super::assemble::{Assembled, Preparing, assemble, input, resolve};
 use super::{comm, memory};
 use crate::bench::ceiling::{self, Ceiling};
 use crate::bench::predict::{Predicted, StepCost, predict, step_cost};
@@ -102,7 +102,10 @@ impl DryRun {
 }
 
 /// The shape and the samples, or others that stand for them, without preparing data; and what is not known.
-fn known(config: &Config) -> Result<(Assembled, Vec<String>)> {
+fn known(config: &Config, preparing: &mut Preparing<'_>) -> Result<(Assembled, Vec<String>)> {
+    if config.data.format == Format::Binary || dataset::is_folder(&config.data.files) {
+        return Ok((assemble(config, preparing)?, Vec::new())); // read where it is
+    }
     let assembled = |shape: Shape, samples: Arc<dyn Samples>, parts: dataset::Parts| Assembled {
         shape,
         samples,
@@ -121,8 +124,7 @@ fn known(config: &Config) -> Result<(Assembled, Vec<String>)> {
     if config.data.format == Format::Synthetic {
         return Ok((stand_in(config.model.shape(None, None)?, &config.data.synthetic), Vec::new()));
     }
-    let schema = schema(config)?;
-    let moduli = moduli(config, &schema)?;
+    let (schema, moduli) = input(config)?;
     if let Some(prepared) = dataset::open_existing(&config.data, &schema, moduli.as_deref(), config.model.max_rows)? {
         let model = crate::config::Model { rows: None, ..config.model.clone() };
         let shape = model.shape(Some(prepared.dense()), Some(prepared.rows().to_vec()))?;
@@ -192,7 +194,7 @@ fn memory_beside(config: &Config, gpu: bool, upload: u64) -> Vec<Part> {
 pub fn dry_run(config: &Config, preparing: &mut Preparing<'_>) -> Result<DryRun> {
     let config = resolve(config)?;
     config.validate()?;
-    let (data, mut notes) = known(&config)?;
+    let (data, mut notes) = known(&config, preparing)?;
     let (shape, max_bag) = (&data.shape, data.samples.max_bag());
     Session::check(shape, &config, max_bag)?;
     let (adapter, reason) = pollster::block_on(devices::choose(&config.device))?;
@@ -289,12 +291,12 @@ mod tests {
         config = resolve(&config).unwrap();
         config.model.preset = crate::config::Preset::Kaggle;
         config.model.max_rows = Some(500);
-        let (data, notes) = known(&config).unwrap();
+        let (data, notes) = known(&config, &mut |_, _, _| {}).unwrap();
         assert_eq!((data.shape.tables(), data.shape.rows.iter().max()), (26, Some(&500)));
         assert!(notes[0].contains("not prepared yet") && notes[1].contains("the preset's"), "{notes:?}");
         config.data.format = Format::Text;
         (config.data.schema.dense, config.data.schema.categorical) = (vec![Column::Number(1)], vec![Column::Number(2)]);
-        let error = known(&config).unwrap_err().to_string();
+        let error = known(&config, &mut |_, _, _| {}).unwrap_err().to_string();
         assert!(error.contains("--max-steps 1"), "{error}");
     }
 

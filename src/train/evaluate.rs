@@ -2,10 +2,12 @@
 
 use super::{Assembled, Preparing, assemble, broken, folder, memory, resolve, schema, stream, tables};
 use crate::checkpoint::Checkpoint;
-use crate::config::{Config, Device, Format, OnBadRow, Optim, Schema, Shape, Workers};
+use crate::config::{Config, Device, Format, Ids, OnBadRow, Optim, Schema, Shape, Workers};
+use crate::data::binary::Binary;
+use crate::data::dataset;
 use crate::data::ids::Mapper;
 use crate::data::loader::{Loader, Order, Share};
-use crate::data::{Batch, Block};
+use crate::data::{Batch, Block, Samples};
 use crate::error::{Error, Result};
 use crate::metrics::Summary;
 use crate::packed::{self, Packed};
@@ -13,6 +15,7 @@ use crate::predictor::Predictor;
 use crate::session::{DeviceInfo, Session};
 use crate::tables::Tables;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Which checkpoint of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,9 +201,29 @@ impl Trained {
                 self.schema.tables()
             )));
         }
+        if dataset::is_folder(files) {
+            let prepared = dataset::open_folder(Path::new(&files[0]))?;
+            if prepared.mapper().to_bytes() != self.mapper.to_bytes() {
+                return Err(Error::Config(format!(
+                    "`{}` numbers its categories in another way than the model, since it was prepared from other files; give the \
+                     files themselves",
+                    files[0]
+                )));
+            }
+            let (skipped, messages) = (prepared.skipped(), prepared.messages().to_vec());
+            let samples = self.score_samples(Arc::new(prepared), labelled, each)?;
+            return Ok(Scored { samples, skipped, messages });
+        }
+        if self.config.data.format == Format::Binary {
+            let ids = if self.mapper.limits().is_some() { Ids::Direct } else { Ids::Modulo };
+            let binary = Binary::open(files, ids, Some(self.mapper.rows()), None, &mut |_, _, _| {})?;
+            let samples = self.score_samples(Arc::new(binary), labelled, each)?;
+            return Ok(Scored { samples, ..Scored::default() });
+        }
         let mut scored = Scored::default();
         let size = self.config.train.eval_batch;
-        let mut reader = stream::Rows::new(files, &self.schema, &self.mapper, labelled, self.config.data.on_bad_row)?;
+        let (format, on_bad_row) = (self.config.data.format, self.config.data.on_bad_row);
+        let mut reader = stream::Rows::new(files, stream::How { format, schema: &self.schema, on_bad_row, labelled }, &self.mapper)?;
         let mut block = Block::new();
         loop {
             block.clear();
@@ -216,6 +239,19 @@ impl Trained {
         scored.skipped = reader.skipped();
         scored.messages = reader.messages().to_vec();
         Ok(scored)
+    }
+
+    /// The same for all of `samples`, whose rows must be numbered as the model's; gives their number.
+    fn score_samples(&mut self, samples: Arc<dyn Samples>, labelled: bool, each: &mut Each<'_>) -> Result<u64> {
+        let (order, batch) = (Order { range: 0..samples.len(), shuffle: None, share: Share::default() }, self.config.train.eval_batch);
+        let (steps, count) = (0..order.steps_per_epoch(batch), order.samples());
+        let tables = self.model.tables().clone();
+        for batch in Loader::new(samples, order, tables, batch, steps, self.config.train.loader_threads)? {
+            let batch = batch?;
+            let logits = self.model.logits(&batch)?;
+            each(&logits, if labelled { &batch.labels } else { &[] })?;
+        }
+        Ok(count)
     }
 
     /// Evaluates samples `range` of the run's own data.

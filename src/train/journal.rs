@@ -26,6 +26,7 @@ pub(super) struct Report<'a> {
     pub(super) auc: Option<f64>,
     pub(super) lr: f64,
     pub(super) samples_per_second: f64,
+    pub(super) data_wait_ms: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) exchange: Option<&'a Traffic>,
 }
@@ -41,6 +42,7 @@ impl<'a> Report<'a> {
             auc: progress.auc,
             lr,
             samples_per_second: progress.samples_per_second,
+            data_wait_ms: progress.data_wait_ms,
             exchange: progress.exchange.as_ref(),
         }
     }

@@ -16,7 +16,8 @@ use std::collections::VecDeque;
 use std::iter::Peekable;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 mod parts;
@@ -62,6 +63,10 @@ pub(super) struct Trainer<'a> {
     trained: Duration,
     samples: u64,
     profiler: Option<profiling::Profiler>,
+    /// Nanoseconds that steps waited for batches.
+    waited: Arc<AtomicU64>,
+    /// The same at the last report, and its step.
+    waited_before: (u64, u64),
 }
 
 impl<'a> Trainer<'a> {
@@ -113,6 +118,8 @@ impl<'a> Trainer<'a> {
             fetched: Instant::now(),
             trained: Duration::ZERO,
             samples: 0,
+            waited: Arc::default(),
+            waited_before: (0, step),
             first_step: step,
             config,
             options,
@@ -142,7 +149,9 @@ impl<'a> Trainer<'a> {
         let order = self.data.parts.train.clone();
         let mut batches = Vec::new();
         for share in self.stepper.shares() {
-            batches.push(self.loader(order.clone(), self.config.data.shuffle, self.config.train.batch, self.step..self.steps, share)?);
+            let steps = self.step..self.steps;
+            let loader = self.loader(order.clone(), self.config.data.shuffle, self.config.train.batch, steps, share)?;
+            batches.push(loader.timed(&self.waited));
         }
         let mut alone = if matches!(self.stepper, Stepper::Alone) { batches.pop().map(Iterator::peekable) } else { None };
         self.stepper.begin(&self.session, batches, self.step)?;
@@ -337,6 +346,7 @@ impl<'a> Trainer<'a> {
             observe(&Event::Progress(&progress));
             self.window.clear();
             self.meter.clear();
+            self.waited_before = (self.waited.load(Ordering::Relaxed), self.step);
         }
         Ok(())
     }
@@ -356,9 +366,16 @@ impl<'a> Trainer<'a> {
             loss: self.window.loss(),
             auc: self.recent_auc,
             samples_per_second: rate,
+            data_wait_ms: self.wait_ms(self.waited_before),
             seconds_left: (self.steps - step) as f64 * self.trained.as_secs_f64() / done,
             exchange: self.meter.mean(&self.data.shape, played, network),
         }
+    }
+
+    /// Milliseconds that a step waited for its batch, a mean since (nanoseconds waited, step).
+    fn wait_ms(&self, since: (u64, u64)) -> f64 {
+        let waited = self.waited.load(Ordering::Relaxed).saturating_sub(since.0);
+        waited as f64 / 1e6 / self.step.saturating_sub(since.1).max(1) as f64
     }
 
     fn rate(&self) -> f64 {

@@ -150,10 +150,10 @@ fn the_cache_is_used_again_until_something_changes() {
         let prepared = open(data, &schema, None, None, &mut |done, total, rows| calls.push((done, total, rows))).unwrap();
         (prepared.len(), calls.len() - before)
     };
-    assert_eq!((count(&data), count(&data)), ((100, 1), (100, 0)));
-    assert_eq!(count(&Data { split: [0.6, 0.2, 0.2], ..data.clone() }), (100, 1));
+    assert_eq!((count(&data), count(&data)), ((100, 2), (100, 0)));
+    assert_eq!(count(&Data { split: [0.6, 0.2, 0.2], ..data.clone() }), (100, 2));
     std::fs::OpenOptions::new().append(true).open(&file).unwrap().write_all(&lines(1, 50)).unwrap();
-    assert_eq!(count(&data), (101, 1));
+    assert_eq!(count(&data), (101, 2));
     let bytes = std::fs::metadata(&file).unwrap().len();
     assert_eq!(calls.last(), Some(&(bytes, bytes, 101)));
 }
@@ -164,7 +164,7 @@ fn a_damaged_cache_is_made_again() {
     let (data, schema) = (folder.data(vec![folder.file("a", &lines(100, 50))]), Schema::criteo(1, 2));
     let path = open_quietly(&data, &schema).unwrap().path().to_path_buf();
     let good = fetched(&open_quietly(&data, &schema).unwrap(), &[1, 50, 99]);
-    for name in [ROWS, IDS, META] {
+    for name in [ROWS, IDS, SUMS, META] {
         let bytes = std::fs::read(path.join(name)).unwrap();
         std::fs::write(path.join(name), &bytes[..bytes.len() - 1]).unwrap();
         assert_eq!(fetched(&open_quietly(&data, &schema).unwrap(), &[1, 50, 99]), good, "{name} cut");
@@ -200,9 +200,10 @@ fn sizes_that_are_not_the_schemas_are_not_believed() {
     for (key, value) in lies {
         let mut meta = whole.clone();
         meta[key] = value;
-        std::fs::write(&path, meta.to_string()).unwrap();
+        let forged: Meta = serde_json::from_value(meta).unwrap();
+        std::fs::write(&path, forged.to_text().unwrap()).unwrap();
         let fingerprint = path.parent().unwrap().file_name().unwrap().to_str().unwrap();
-        let error = Prepared::load(path.parent().unwrap(), fingerprint, &schema).unwrap_err().to_string();
+        let error = Prepared::load(path.parent().unwrap(), Some(fingerprint), &schema).unwrap_err().to_string();
         assert!(error.contains("contradicts"), "{key}: {error}");
         let again = open_quietly(&data, &schema).unwrap();
         assert_eq!((fetched(&again, &[0, 1, 2]), again.max_bag()), (good.clone(), &[1, 2][..]), "{key}");
@@ -297,4 +298,125 @@ fn the_real_sample_is_read_whole() {
     assert!(block.ids.iter().enumerate().all(|(i, &id)| (id as u64) < prepared.rows()[i % 26]));
     let train = &block.ids[..prepared.parts().train.end as usize * 26];
     assert!(train.iter().all(|&id| id > 0), "the training part knows all its ids");
+}
+
+/// Settings, files and the folder to make.
+fn made(folder: &Folder, data: &Data, name: &str, making: Making<'_, '_>) -> Result<Prepared> {
+    to_folder(data, &Schema::criteo(1, 2), None, None, &folder.0.path().join(name), making)
+}
+
+fn simply<'a, 'w>(watch: &'a mut Watch<'w>) -> Making<'a, 'w> {
+    Making { stop: None, restart: false, mark_every: Some(1), watch }
+}
+
+/// All files of a folder.
+fn contents(path: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<_> = std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    files.iter().map(|p| (p.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read(p).unwrap())).collect()
+}
+
+/// Several pieces of lines in each of three files, one of them gzip.
+fn large(folder: &Folder) -> Data {
+    let text = lines(400_000, 90_000);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&text[..text.len() / 2]).unwrap();
+    let files = [("a", text.clone()), ("b.gz", gzip.finish().unwrap()), ("c", [b"bad\n", &text[text.len() / 3..]].concat())];
+    let end = |text: Vec<u8>| if text[0] == 0x1f { text } else { text[..=text.iter().rposition(|&c| c == b'\n').unwrap()].to_vec() };
+    let files = files.map(|(name, text)| folder.file(name, &end(text))).to_vec();
+    Data { on_bad_row: OnBadRow::Skip, ..folder.data(files) }
+}
+
+#[test]
+fn an_interrupted_preparation_goes_on_to_the_same_bytes() {
+    let folder = Folder::new();
+    let data = large(&folder);
+    let whole = made(&folder, &data, "whole", Making { mark_every: None, ..simply(&mut quiet) }).unwrap();
+    assert!(whole.skipped() >= 1);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let (mut attempts, mut calls, mut reached) = (0, 0, 0);
+    let parts = loop {
+        stop.store(false, Ordering::Relaxed);
+        attempts += 1;
+        let mut watch = |done: u64, _: u64, rows: u64| {
+            assert!(rows >= reached && done >= u64::from(rows > 0), "the rows of the last mark are not made again");
+            reached = rows;
+            calls += 1;
+            stop.store(calls % 3 == 0, Ordering::Relaxed);
+        };
+        match made(&folder, &data, "parts", Making { stop: Some(&stop), ..simply(&mut watch) }) {
+            Err(Error::Interrupted(_)) => {}
+            result => break result.unwrap(),
+        }
+        // what a killed program leaves behind its last mark
+        let work = folder.0.path().join("parts.partial");
+        for name in [ROWS, crate::data::progress::KEYS] {
+            let mut file = std::fs::OpenOptions::new().append(true).open(work.join(name)).unwrap();
+            file.write_all(b"written behind the mark").unwrap();
+        }
+    };
+    assert!(attempts >= 3, "{attempts} attempts");
+    assert!(contents(parts.path()) == contents(whole.path()), "the bytes are the same");
+    assert!(!folder.0.path().join("parts.partial").exists());
+    parts.verify(&|_, _| {}).unwrap();
+}
+
+#[test]
+fn a_beginning_is_continued_only_by_the_same_preparation() {
+    let folder = Folder::new();
+    let data = large(&folder);
+    let stop = std::sync::atomic::AtomicBool::new(true);
+    let begin = || made(&folder, &data, "out", Making { stop: Some(&stop), ..simply(&mut quiet) }).unwrap_err();
+    assert!(matches!(begin(), Error::Interrupted(_)));
+    let other = Data { split: [0.5, 0.25, 0.25], ..data.clone() };
+    let error = made(&folder, &other, "out", simply(&mut quiet)).unwrap_err().to_string();
+    assert!(error.contains("is the beginning of another preparation") && error.contains("--restart"), "{error}");
+    let path = folder.0.path().join("out.partial").join(crate::data::progress::PROGRESS);
+    let good = std::fs::read_to_string(&path).unwrap();
+    let changed = |from: &str, to: &str| {
+        assert!(good.contains(from), "{from} in {good}");
+        good.replacen(from, to, 1)
+    };
+    for lie in [
+        "{".into(),
+        changed("\"known\":[", "\"known\":[1,"),
+        changed("\"max_bag\":[1,1]", "\"max_bag\":[1]"),
+        changed("\"log\":", "\"log\":9999999"),
+        changed("\"log\":", "\"log\":-"),
+        changed("\"bytes\":[", "\"bytes\":[9999999"),
+        changed("\"at\":", "\"at\":9999999"),
+    ] {
+        std::fs::write(&path, &lie).unwrap();
+        let error = made(&folder, &data, "out", simply(&mut quiet)).unwrap_err().to_string();
+        assert!(["cannot be continued", "has only", "it has changed"].iter().any(|says| error.contains(says)), "{lie}: {error}");
+    }
+    std::fs::write(&path, "{").unwrap();
+    let prepared = made(&folder, &other, "out", Making { restart: true, ..simply(&mut quiet) }).unwrap();
+    assert_eq!(prepared.settings().split, other.split);
+    let again = made(&folder, &other, "out", simply(&mut quiet)).unwrap_err().to_string();
+    assert!(again.contains("holds prepared data already"), "{again}");
+}
+
+#[test]
+fn a_damaged_byte_is_found_wherever_it_is() {
+    let folder = Folder::new();
+    let schema =
+        Schema { multi_hot: vec![Column::Number(3)], multi_hot_separator: "|".into(), dense: vec![Column::Number(2)], ..Schema::default() };
+    let text: Vec<u8> = (0..300_000).flat_map(|i| format!("1\t{i}\t{}|{}\n", i % 900, i % 11).into_bytes()).collect();
+    let data = Data { format: Format::Text, ..folder.data(vec![folder.file("a", &text)]) };
+    let out = folder.0.path().join("out");
+    let prepared = to_folder(&data, &schema, None, None, &out, simply(&mut quiet)).unwrap();
+    prepared.verify(&|_, _| {}).unwrap();
+    let size = |name: &str| std::fs::metadata(out.join(name)).unwrap().len() as usize;
+    let places = [(ROWS, 0), (ROWS, size(ROWS) - 1), (ROWS, 1 << 22), (INDEX, 9), (IDS, 40), (SUMS, 50), (META, 30), (META, 200)];
+    for (name, at) in places {
+        let good = std::fs::read(out.join(name)).unwrap();
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        std::fs::write(out.join(name), &bytes).unwrap();
+        let error = open_folder(&out).and_then(|p| p.verify(&|_, _| {})).unwrap_err().to_string();
+        assert!(error.contains(name), "{name} {at}: {error}");
+        std::fs::write(out.join(name), &good).unwrap();
+    }
+    open_folder(&out).unwrap().verify(&|_, _| {}).unwrap();
 }

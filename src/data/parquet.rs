@@ -1,0 +1,408 @@
+//! Parquet files as rounds of rows: the columns of a row group are decoded by all cores, some thousand rows at a time.
+//!
+//! Columns are found by name. A null is what an empty field is in text: 0 for a dense value, 0 or the empty text for a
+//! category, an empty bag for a list; a null label and a null inside a list are malformed.
+
+use super::dataset::Parts;
+use super::source::{Keys, Parsed, Place, Source};
+use super::text::{Labels, MESSAGES, RawBlock};
+use crate::config::{OnBadRow, Schema};
+use crate::error::{Error, Result};
+use columns::{Role, Wanted};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use values::{Column, Values};
+
+mod columns;
+mod values;
+
+/// Rows that are decoded at once.
+const ROUND: usize = 1 << 15;
+/// Bytes that one column of one row group may have when decompressed.
+const MAX_CHUNK: u64 = 2 << 30;
+
+/// What a panic or an error of the decoder becomes.
+fn guarded<T>(file: &str, work: impl FnOnce() -> parquet::errors::Result<T>) -> Result<T> {
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    let reason = match outcome {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "it is damaged in a way that the decoder does not understand".into(),
+    };
+    Err(Error::Data(format!("`{file}` cannot be read as Parquet: {reason}")))
+}
+
+/// Opens a file and reads its footer.
+fn open(file: &str) -> Result<SerializedFileReader<File>> {
+    let handle = File::open(file).map_err(Error::io("read", file))?;
+    guarded(file, || SerializedFileReader::new(handle))
+}
+
+/// True when `path` is a folder with Parquet files somewhere below it, or ends with `.parquet`.
+pub fn is_parquet(path: &str) -> bool {
+    let path = Path::new(path);
+    if path.is_dir() { below(path).is_ok_and(|files| !files.is_empty()) } else { has_extension(path) }
+}
+
+fn has_extension(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("parquet"))
+}
+
+/// Numbers in names count as numbers: `day_2` comes before `day_10`.
+fn natural(path: &Path) -> Vec<(String, u64)> {
+    let text = path.to_string_lossy();
+    let mut parts = vec![(String::new(), 0u64)];
+    for c in text.chars() {
+        let digit = c.to_digit(10).map(u64::from);
+        let in_number = parts.last().is_some_and(|(word, _)| word.ends_with('#'));
+        match (digit, parts.last_mut()) {
+            (Some(digit), Some((_, number))) if in_number => *number = number.saturating_mul(10).saturating_add(digit),
+            (Some(digit), Some((word, number))) => {
+                word.push('#');
+                *number = digit;
+            }
+            (None, Some((word, _))) if !in_number => word.push(c),
+            _ => parts.push((c.to_string(), 0)),
+        }
+    }
+    parts
+}
+
+/// The Parquet files below a folder, two levels deep, in natural order.
+fn below(path: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut folders = vec![(path.to_path_buf(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).map_err(Error::io("read", &folder))? {
+            let path = entry.map_err(Error::io("read", &folder))?.path();
+            match path.is_dir() {
+                true if depth < 2 => folders.push((path, depth + 1)),
+                false if has_extension(&path) => found.push(path),
+                _ => {}
+            }
+        }
+    }
+    found.sort_by_cached_key(|path| natural(path));
+    Ok(found)
+}
+
+/// The files that `paths` stand for: a folder for the Parquet files below it. A single folder with `train` and `val`
+/// (or `validation`) or `test` below it also says the split, as fractions of its rows.
+///
+/// # Errors
+/// Folders without Parquet files, files whose footer cannot be read.
+pub fn expand(paths: &[String]) -> Result<(Vec<String>, Option<[f64; 3]>)> {
+    let names = |files: Vec<PathBuf>| files.into_iter().map(|path| path.to_string_lossy().into_owned()).collect::<Vec<String>>();
+    if let [one] = paths {
+        let part = |names: &[&str]| names.iter().map(|name| Path::new(one).join(name)).find(|path| path.is_dir());
+        let parts = [part(&["train"]), part(&["val", "validation", "valid"]), part(&["test"])];
+        if parts[0].is_some() && (parts[1].is_some() || parts[2].is_some()) {
+            let (mut files, mut rows) = (Vec::new(), [0u64; 3]);
+            for (part, rows) in parts.iter().zip(&mut rows) {
+                let found = part.as_ref().map_or_else(|| Ok(Vec::new()), |path| below(path).map(names))?;
+                for file in &found {
+                    *rows += u64::try_from(open(file)?.metadata().file_metadata().num_rows()).unwrap_or(0);
+                }
+                files.extend(found);
+            }
+            let total = rows.iter().sum::<u64>().max(1) as f64;
+            let split = rows.map(|n| n as f64 / total);
+            let found = Parts::new(rows.iter().sum(), split);
+            if found.train.end != rows[0] || found.validation.end != rows[0] + rows[1] || rows[0] == 0 {
+                return Err(Error::Data(format!("`{one}` has {rows:?} rows in train, val and test; that is no split")));
+            }
+            return Ok((files, Some(split)));
+        }
+    }
+    let mut files = Vec::new();
+    for path in paths {
+        match Path::new(path).is_dir() {
+            true => files.extend(names(below(Path::new(path))?)),
+            false => files.push(path.clone()),
+        }
+    }
+    match files.is_empty() {
+        true => Err(Error::Data(format!("there is no Parquet file in {}", paths.join(", ")))),
+        false => Ok((files, None)),
+    }
+}
+
+/// The columns of a file under the usual names: `label`, `I1` … or `int_0` …, `C1` … or `cat_0` …; those with lists are
+/// multi-hot. Whole dense numbers are counts, whose logarithm is taken; others are used as they are.
+///
+/// # Errors
+/// A file that cannot be read or has other names.
+pub fn usual_schema(file: &str) -> Result<Schema> {
+    columns::usual(open(file)?.metadata().file_metadata().schema_descr()).map_err(|reason| Error::Data(format!("`{file}`: {reason}")))
+}
+
+/// Rows of Parquet files.
+pub(super) struct ParquetSource {
+    files: Vec<String>,
+    schema: Schema,
+    labels: Labels,
+    skip: bool,
+    limits: Option<Vec<u64>>,
+    place: Place,
+    group: Option<Group>,
+    bytes: u64,
+}
+
+/// A row group that is being read.
+struct Group {
+    columns: Vec<(Role, Column)>,
+    left: usize,
+    /// Row groups of the file.
+    count: usize,
+    /// Compressed bytes.
+    bytes: u64,
+}
+
+impl ParquetSource {
+    /// Reads `files` from `place` on (`None` is their beginning); categories that are not below `limits` are malformed.
+    ///
+    /// # Errors
+    /// A schema without names.
+    pub(super) fn new(
+        files: &[String],
+        schema: &Schema,
+        labels: Labels,
+        on_bad_row: OnBadRow,
+        limits: Option<&[u64]>,
+        place: Option<Place>,
+    ) -> Result<ParquetSource> {
+        columns::check(schema)?;
+        let limits = limits.map(<[u64]>::to_vec);
+        let place = place.unwrap_or_default();
+        let bytes = files.iter().take(place.file).map(|file| std::fs::metadata(file).map_or(0, |m| m.len())).sum();
+        let skip = on_bad_row == OnBadRow::Skip;
+        Ok(ParquetSource { files: files.to_vec(), schema: schema.clone(), labels, skip, limits, place, group: None, bytes })
+    }
+
+    /// Opens the row group at `place`; `None` behind the last.
+    fn open_group(&self) -> Result<Option<Group>> {
+        let (name, index) = (&self.files[self.place.file], self.place.at as usize);
+        let reader = open(name)?;
+        let metadata = reader.metadata();
+        let count = metadata.num_row_groups();
+        if index >= count {
+            return Ok(None);
+        }
+        let fail = |text: String| Error::Data(format!("`{name}`, row group {index}: {text}"));
+        let wanted = columns::find(metadata.file_metadata().schema_descr(), &self.schema, self.labels)
+            .map_err(|reason| Error::Data(format!("`{name}`: {reason}")))?;
+        let meta = metadata.row_group(index);
+        let rows = usize::try_from(meta.num_rows()).ok().filter(|&n| n <= i32::MAX as usize);
+        let rows = rows.ok_or_else(|| fail(format!("says that it has {} rows", meta.num_rows())))?;
+        let skip = usize::try_from(self.place.line).unwrap_or(usize::MAX);
+        if skip > rows {
+            return Err(fail(format!("has {rows} rows, but {skip} were read before; the file has changed")));
+        }
+        let group = guarded(name, || reader.get_row_group(index))?;
+        let mut columns = Vec::new();
+        for Wanted { role, leaf, list } in wanted {
+            let chunk = meta.column(leaf);
+            let most = rows as u64 * if list.is_some() { self.schema.multi_hot_max as u64 } else { 1 };
+            let (size, count) = (chunk.uncompressed_size() as u64, chunk.num_values() as u64);
+            if size > MAX_CHUNK || count > most.max(rows as u64) {
+                return Err(fail(format!(
+                    "column `{}` has {count} values in {size} bytes; at most {most} in {MAX_CHUNK} are possible",
+                    chunk.column_path()
+                )));
+            }
+            let column = guarded(name, || Column::open(&*group, leaf, list, (size, count), skip))?;
+            columns.push((role, column));
+        }
+        let bytes = u64::try_from(meta.compressed_size()).unwrap_or(0);
+        Ok(Some(Group { columns, left: rows - skip, count, bytes }))
+    }
+
+    /// The next rows of a group.
+    fn decode(&self, group: &mut Group) -> Result<Parsed> {
+        let (name, rows) = (&self.files[self.place.file], group.left.min(ROUND));
+        let (schema, limits) = (&self.schema, self.limits.as_deref());
+        let decoded: Vec<(Role, Values)> = group
+            .columns
+            .par_iter_mut()
+            .map(|(role, column)| {
+                let limit = match role {
+                    Role::Table(k) => limits.map(|limits| limits[*k]),
+                    _ => None,
+                };
+                guarded(name, || column.read(rows, *role, schema, limit)).map(|values| (*role, values))
+            })
+            .collect::<Result<_>>()?;
+        let mut bad: BTreeMap<usize, String> = BTreeMap::new();
+        for (role, values) in &decoded {
+            for (row, reason) in &values.bad {
+                bad.entry(*row).or_insert_with(|| format!("column `{}`: {reason}", columns::name(&self.schema, *role)));
+            }
+        }
+        let place = |row: usize| format!("`{name}`, row group {}, row {}", self.place.at, self.place.line + row as u64);
+        if let (Some((row, reason)), false) = (bad.first_key_value(), self.skip) {
+            return Err(Error::Data(format!("{}, {reason}", place(*row))));
+        }
+        let keep: Vec<bool> = (0..rows).map(|row| !bad.contains_key(&row)).collect();
+        let mut parsed = joined(decoded, rows, &keep, &self.schema);
+        parsed.skipped = bad.len() as u64;
+        parsed.messages = bad.iter().take(MESSAGES).map(|(row, reason)| format!("{}, {reason}", place(*row))).collect();
+        Ok(parsed)
+    }
+}
+
+/// Columns side by side, without the rows that are not kept.
+fn joined(decoded: Vec<(Role, Values)>, rows: usize, keep: &[bool], schema: &Schema) -> Parsed {
+    let (d, one_hot) = (schema.dense.len(), schema.categorical.len());
+    let mut parsed = Parsed::new(schema.tables());
+    parsed.labels = vec![0.0; rows];
+    parsed.dense = vec![0.0; rows * d];
+    for (role, values) in decoded {
+        match role {
+            Role::Label => parsed.labels = values.floats,
+            Role::Dense(i) => parsed.dense.iter_mut().skip(i).step_by(d).zip(values.floats).for_each(|(place, value)| *place = value),
+            Role::Table(k) => parsed.tables[k] = Keys { sizes: values.sizes, keys: values.keys },
+        }
+    }
+    parsed.rows = keep.iter().filter(|&&kept| kept).count();
+    if parsed.rows < rows {
+        let mut row = keep.iter();
+        parsed.labels.retain(|_| row.next() == Some(&true));
+        let mut i = 0;
+        parsed.dense.retain(|_| {
+            i += 1;
+            keep[(i - 1) / d]
+        });
+        for (k, table) in parsed.tables.iter_mut().enumerate() {
+            let sizes = if k < one_hot { vec![1; rows] } else { std::mem::take(&mut table.sizes) };
+            let mut kept = sizes.iter().zip(keep).flat_map(|(&size, &kept)| std::iter::repeat_n(kept, size as usize));
+            table.keys.retain(|_| kept.next() == Some(true));
+            if k >= one_hot {
+                table.sizes = sizes.iter().zip(keep).filter(|(_, kept)| **kept).map(|(size, _)| *size).collect();
+            }
+        }
+    }
+    parsed
+}
+
+impl Source for ParquetSource {
+    fn round(&mut self) -> Result<Vec<Parsed>> {
+        while self.place.file < self.files.len() {
+            if self.group.is_none() {
+                self.group = self.open_group()?;
+            }
+            let Some(mut group) = self.group.take() else {
+                self.place = Place { file: self.place.file + 1, ..Place::default() };
+                continue;
+            };
+            if group.left == 0 {
+                self.place.at += 1;
+                self.place.line = 0;
+                self.bytes += group.bytes;
+                if self.place.at as usize >= group.count {
+                    self.place = Place { file: self.place.file + 1, ..Place::default() };
+                }
+                continue;
+            }
+            let rows = group.left.min(ROUND);
+            let parsed = self.decode(&mut group)?;
+            group.left -= rows;
+            self.place.line += rows as u64;
+            self.group = Some(group);
+            return Ok(vec![parsed]);
+        }
+        Ok(Vec::new())
+    }
+
+    fn place(&self) -> Place {
+        self.place
+    }
+
+    fn bytes_read(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// Reads the rows of several files in order, as [`text::Reader`](super::text::Reader) does those of text.
+pub struct Reader {
+    source: ParquetSource,
+    labelled: bool,
+    part: Parsed,
+    /// Rows of `part` that were taken, and keys of each of its tables.
+    taken: usize,
+    keys: Vec<usize>,
+    skipped: u64,
+    messages: Vec<String>,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("files", &self.source.files).finish_non_exhaustive()
+    }
+}
+
+impl Reader {
+    /// A reader of `files`; categories that are not below `limits` are malformed. With [`Labels::Optional`], the first file may
+    /// lack the label's column; then no label is given.
+    ///
+    /// # Errors
+    /// A schema without names, a first file that cannot be read.
+    pub fn new(files: &[String], schema: &Schema, labels: Labels, on_bad_row: OnBadRow, limits: Option<&[u64]>) -> Result<Reader> {
+        let source = ParquetSource::new(files, schema, labels, on_bad_row, limits, None)?;
+        let labelled = match files.first() {
+            Some(file) if labels == Labels::Optional => {
+                columns::find(open(file)?.metadata().file_metadata().schema_descr(), schema, Labels::Required).is_ok()
+            }
+            _ => true,
+        };
+        let part = Parsed::new(schema.tables());
+        Ok(Reader { source, labelled, part, taken: 0, keys: vec![0; schema.tables()], skipped: 0, messages: Vec::new() })
+    }
+
+    /// Appends up to `limit` rows to `block` and gives their number; 0 means that no row is left (when `limit` is not 0).
+    ///
+    /// # Errors
+    /// A file that cannot be read, and malformed rows unless they are skipped.
+    pub fn read(&mut self, block: &mut RawBlock, limit: usize) -> Result<usize> {
+        let mut found = 0;
+        while found < limit {
+            if self.taken == self.part.rows {
+                let Some(part) = self.source.round()?.pop() else { break };
+                self.skipped += part.skipped;
+                let room = MESSAGES.saturating_sub(self.messages.len());
+                self.messages.extend(part.messages.iter().take(room).cloned());
+                (self.part, self.taken) = (part, 0);
+                self.keys.fill(0);
+                continue;
+            }
+            let (row, d) = (self.taken, self.source.schema.dense.len());
+            block.labels.push(self.labelled.then(|| self.part.labels[row]));
+            block.dense.extend_from_slice(&self.part.dense[row * d..(row + 1) * d]);
+            for (table, next) in self.part.tables.iter().zip(&mut self.keys) {
+                let size = table.sizes.get(row).map_or(1, |&size| size as usize);
+                block.keys.extend_from_slice(&table.keys[*next..*next + size]);
+                block.offsets.push(block.keys.len() as u32);
+                *next += size;
+            }
+            block.samples += 1;
+            self.taken += 1;
+            found += 1;
+        }
+        Ok(found)
+    }
+
+    /// Malformed rows left out so far.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// The first few of them, one sentence each.
+    pub fn messages(&self) -> &[String] {
+        &self.messages
+    }
+}
+
+#[cfg(test)]
+mod tests;
