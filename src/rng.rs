@@ -70,17 +70,37 @@ impl Permutation {
     /// Where `index` goes. `index` must be below `n`.
     pub fn apply(&self, index: u64) -> u64 {
         assert!(index < self.n, "index {index} outside a permutation of {}", self.n);
+        let mut x = self.network(index);
+        while x >= self.n {
+            x = self.network(x);
+        }
+        x
+    }
+
+    /// One walk through the network.
+    fn network(&self, x: u64) -> u64 {
         let mask = (1u64 << self.half_bits) - 1;
-        let mut x = index;
+        let (mut left, mut right) = (x >> self.half_bits, x & mask);
+        for key in &self.keys {
+            (left, right) = (right, left ^ (key.bits(right) & mask));
+        }
+        (left << self.half_bits) | right
+    }
+
+    /// Where each of `indices` goes, which must be below `n`. Faster than one after the other: all walk once, then those
+    /// that are still outside.
+    pub fn apply_all(&self, indices: &mut [u64]) {
+        for index in indices.iter_mut() {
+            assert!(*index < self.n, "index {index} outside a permutation of {}", self.n);
+            *index = self.network(*index);
+        }
+        let mut outside: Vec<usize> = (0..indices.len()).collect();
         loop {
-            let (mut left, mut right) = (x >> self.half_bits, x & mask);
-            for key in &self.keys {
-                (left, right) = (right, left ^ (key.bits(right) & mask));
+            outside.retain(|&i| indices[i] >= self.n);
+            if outside.is_empty() {
+                return;
             }
-            x = (left << self.half_bits) | right;
-            if x < self.n {
-                return x;
-            }
+            outside.iter().for_each(|&i| indices[i] = self.network(indices[i]));
         }
     }
 }
@@ -95,6 +115,9 @@ mod tests {
             let p = Permutation::new(n, Stream::new(5, 9));
             let mut seen = vec![false; n as usize];
             (0..n).for_each(|i| assert!(!std::mem::replace(&mut seen[p.apply(i) as usize], true)));
+            let mut all: Vec<u64> = (0..n).collect();
+            p.apply_all(&mut all);
+            assert!(all.iter().zip(0..n).all(|(&to, i)| to == p.apply(i)));
         }
     }
 

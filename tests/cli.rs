@@ -890,3 +890,134 @@ fn benchmarks_print_a_table_and_write_figures() {
     assert_eq!(infer["rates"].as_array().unwrap().len(), 3);
     fail(dir, &["bench", "step", "--batch", "0", "--device", "cpu"], &["--batch 0"]);
 }
+
+#[test]
+fn a_prepared_folder_trains_as_its_files_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let lines = criteo(3000);
+    put(dir, "a.tsv", &lines[..1700]);
+    put(dir, "b.tsv", &lines[1700..]);
+    let small = ["--device", "cpu", "--preset", "tiny", "--batch", "64"];
+    let text = succeed(dir, &["prepare", "a.tsv", "b.tsv", "--out", "sets/prepared", "--split", "0.7,0.2,0.1", "--json"]);
+    let report = json(&text);
+    assert_eq!(
+        (report["rows"].as_u64(), report["train"].as_u64(), report["tables"].as_array().unwrap().len()),
+        (Some(3000), Some(2100), 26)
+    );
+    std::fs::rename(dir.join("sets"), dir.join("moved")).unwrap();
+    succeed(dir, &[&["train", "--data", "moved/prepared", "--out", "one"][..], &small].concat());
+    std::fs::write(dir.join("c.toml"), "[data]\nsplit = [0.7, 0.2, 0.1]\n").unwrap();
+    succeed(dir, &[&["train", "c.toml", "--data", "a.tsv", "b.tsv", "--out", "two"][..], &small].concat());
+    for name in ["last.safetensors", "ids.bin"] {
+        assert!(bytes(dir.join("one").join(name)) == bytes(dir.join("two").join(name)), "{name}");
+    }
+    let tail = metrics(&dir.join("one")).pop().unwrap();
+    assert!(tail["kind"] == "evaluation");
+    let journal = String::from_utf8(bytes(dir.join("one/metrics.jsonl"))).unwrap();
+    assert!(journal.lines().filter(|l| l.contains("\"train\"")).all(|l| json(l)["data_wait_ms"].as_f64().unwrap() >= 0.0));
+    // the test part; all rows of the folder; the same rows as text
+    assert!(succeed(dir, &["eval", "one"]).contains("samples     300\n"));
+    let evaluated =
+        |data: &[&str]| json(&succeed(dir, &[&["eval", "one", "--json", "--data"][..], data].concat()))["auc"].as_f64().unwrap();
+    assert_eq!(evaluated(&["moved/prepared"]), evaluated(&["a.tsv", "b.tsv"]));
+    let predicted = |data: &[&str]| succeed(dir, &[&["predict", "one", "--data"][..], data].concat());
+    assert!(predicted(&["moved/prepared"]) == predicted(&["a.tsv", "b.tsv"]));
+    succeed(dir, &["train", "--resume", "one", "--epochs", "2"]);
+    succeed(dir, &["prepare", "b.tsv", "--out", "other"]);
+    fail(dir, &["eval", "one", "--data", "other"], &["numbers its categories in another way"]);
+    fail(dir, &["train", "--data", "moved/prepared", "--ids", "modulo", "--modulo", "9"], &["was prepared with data.ids = dictionary"]);
+    fail(dir, &["prepare", "a.tsv", "--out", "other"], &["holds prepared data already"]);
+    fail(dir, &["prepare", "moved/prepared", "--out", "again"], &["is prepared already"]);
+    assert!(succeed(dir, &["prepare", "--verify", "moved/prepared"]).contains("verified   moved/prepared"));
+    let path = dir.join("moved/prepared/rows.bin");
+    let mut damaged = bytes(path.clone());
+    damaged[99_999] ^= 4;
+    std::fs::write(&path, damaged).unwrap();
+    fail(dir, &["prepare", "--verify", "moved/prepared"], &["rows.bin do not fit their checksum"]);
+}
+
+#[test]
+fn binary_rows_are_read_where_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let row = |i: i32| {
+        let mut row = vec![i32::from(i % 7 < i % 4)];
+        row.extend((0..13).map(|d| (i * (d + 3)) % 50 - 1));
+        row.extend((0..26).map(|k| i % (4 + k)));
+        row.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()
+    };
+    let rows = |range: std::ops::Range<i32>| range.flat_map(row).collect::<Vec<u8>>();
+    std::fs::write(dir.join("day_0.bin"), rows(0..900)).unwrap();
+    std::fs::write(dir.join("day_1.bin"), rows(900..1500)).unwrap();
+    let flags = ["--device", "cpu", "--batch", "64", "--data"];
+    succeed(dir, &[&["train", "--out", "run"][..], &flags, &["day_0.bin", "day_1.bin"]].concat());
+    let report = json(&succeed(dir, &["eval", "run", "--json"]));
+    assert_eq!(report["samples"].as_u64(), Some(150));
+    assert_eq!(succeed(dir, &["predict", "run", "--data", "day_1.bin"]).lines().count(), 600);
+    succeed(dir, &["pack", "run"]);
+    assert_eq!(succeed(dir, &["predict", "run/model.safetensors", "--data", "day_1.bin"]).lines().count(), 600);
+    std::fs::write(dir.join("c.toml"), format!("[model]\nrows = {:?}\n", [4; 26])).unwrap();
+    fail(dir, &[&["train", "c.toml", "--out", "no"][..], &flags, &["day_0.bin"]].concat(), &["day_0.bin`, row", "the table has 4 rows"]);
+    std::fs::write(dir.join("cut.bin"), &rows(0..9)[1..]).unwrap();
+    fail(dir, &[&["train", "--out", "no"][..], &flags, &["cut.bin"]].concat(), &["`cut.bin` has 1439 bytes"]);
+    fail(dir, &["predict", "run", "--data", "cut.bin"], &["`cut.bin` has 1439 bytes"]);
+}
+
+#[test]
+fn parquet_trains_evaluates_and_predicts() {
+    use parquet::data_type::{Int32Type, Int64Type};
+    use parquet::file::writer::SerializedFileWriter;
+    use std::sync::Arc;
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let write = |name: &str, rows: std::ops::Range<i32>, labelled: bool| {
+        let path = dir.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let label = if labelled { "required int32 label; " } else { "" };
+        let message = format!(
+            "message m {{ {label}required int32 int_0; required int64 cat_0; required group cat_1 (LIST) {{ repeated group list {{ \
+             required int32 element; }} }} }}"
+        );
+        let schema = Arc::new(parquet::schema::parser::parse_message_type(&message).unwrap());
+        let mut file = SerializedFileWriter::new(std::fs::File::create(path).unwrap(), schema, Arc::default()).unwrap();
+        let mut group = file.next_row_group().unwrap();
+        let n = rows.len();
+        let ints = |f: &dyn Fn(i32) -> i32| rows.clone().map(f).collect::<Vec<i32>>();
+        let mut put = |values: Vec<i32>, levels: Option<(Vec<i16>, Vec<i16>)>, long: bool| {
+            let mut column = group.next_column().unwrap().unwrap();
+            let (def, rep) = levels.unzip();
+            if long {
+                let values: Vec<i64> = values.into_iter().map(i64::from).collect();
+                column.typed::<Int64Type>().write_batch(&values, None, None).unwrap();
+            } else {
+                column.typed::<Int32Type>().write_batch(&values, def.as_deref(), rep.as_deref()).unwrap();
+            }
+            column.close().unwrap();
+        };
+        if labelled {
+            put(ints(&|i| i32::from(i % 7 < i % 4)), None, false);
+        }
+        put(ints(&|i| i % 11), None, false);
+        put(ints(&|i| i % 4), None, true);
+        put((0..2 * n as i32).map(|i| i % 7).collect(), Some((vec![1; 2 * n], [0, 1].repeat(n))), false);
+        group.close().unwrap();
+        file.close().unwrap();
+    };
+    write("root/train/part-0.parquet", 0..600, true);
+    write("root/train/part-1.parquet", 600..1000, true);
+    write("root/val/part-0.parquet", 1000..1300, true);
+    write("root/test/part-0.parquet", 1300..1500, true);
+    write("new.parquet", 0..50, false);
+    let small = ["--device", "cpu", "--batch", "64"];
+    succeed(dir, &[&["train", "--out", "run", "--data", "root"][..], &small].concat());
+    let evaluate = |data: &[&str]| json(&succeed(dir, &[&["eval", "run", "--json"][..], data].concat()));
+    let (own, named) = (evaluate(&[]), evaluate(&["--data", "root/test"]));
+    assert_eq!((own["samples"].as_u64(), &own["auc"]), (Some(200), &named["auc"]));
+    assert_eq!(succeed(dir, &["predict", "run", "--data", "new.parquet"]).lines().count(), 50);
+    succeed(dir, &["prepare", "root", "--out", "prepared"]);
+    succeed(dir, &[&["train", "--out", "again", "--data", "prepared"][..], &small].concat());
+    assert!(bytes(dir.join("run/last.safetensors")) == bytes(dir.join("again/last.safetensors")));
+    std::fs::write(dir.join("broken.parquet"), b"PAR1").unwrap();
+    fail(dir, &["predict", "run", "--data", "broken.parquet"], &["`broken.parquet` cannot be read as Parquet"]);
+}

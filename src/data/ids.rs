@@ -218,6 +218,7 @@ impl Mapper {
     ///
     /// # Errors
     /// More keys than row numbers.
+    #[cfg(test)]
     pub(super) fn learn(&mut self, table: usize, key: u64) -> Result<u32> {
         let mut ids = Vec::with_capacity(1);
         match self.learners().nth(table) {

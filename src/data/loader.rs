@@ -78,7 +78,12 @@ impl Order {
         let border = |rank: usize| first + count * rank as u64 / world as u64;
         let places = border(rank)..border(rank + 1);
         let permutation = self.shuffle.map(|seed| Permutation::new(n, Stream::new(seed, ORDER).sub(epoch)));
-        places.map(|i| self.range.start + permutation.map_or(i, |p| p.apply(i))).collect()
+        let mut indices: Vec<u64> = places.collect();
+        if let Some(permutation) = permutation {
+            permutation.apply_all(&mut indices);
+        }
+        indices.iter_mut().for_each(|i| *i += self.range.start);
+        indices
     }
 }
 

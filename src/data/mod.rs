@@ -166,60 +166,106 @@ impl Batch {
             row_tables: Vec::with_capacity(touched),
             shard_offsets: vec![0; tables.shards() + 1],
             row_offsets: Vec::with_capacity(touched + 1),
-            row_samples: Vec::with_capacity(ids.len()),
+            row_samples: vec![0; ids.len()],
         };
+        batch.row_offsets.push(0);
         let one_hot = ids.len() == n * k_count && batch.bag_offsets.iter().zip(0..).all(|(&offset, i)| offset == i);
-        let mut sorter = Sorter::default();
-        for table in 0..k_count {
-            batch.add_table(&ids, tables, table, one_hot, &mut sorter)?;
+        if one_hot {
+            batch.add_one_hot(&ids, tables)?
+        } else {
+            batch.add_bags(&ids, tables)?
         }
         for s in 0..tables.shards() {
             batch.shard_offsets[s + 1] += batch.shard_offsets[s];
         }
-        batch.row_offsets.push(batch.row_samples.len() as u32);
         Ok(batch)
     }
 
-    /// Appends one table's touched rows. With `one_hot`, every bag of the batch holds one id.
-    fn add_table(&mut self, ids: &[u32], tables: &Tables, table: usize, one_hot: bool, sorter: &mut Sorter) -> Result<()> {
-        let (k_count, rows) = (tables.count(), tables.rows()[table]);
-        // (sample, place in `ids`) of each occurrence, where they do not follow from its number
+    /// Adds all tables of a batch whose bags hold one id each.
+    fn add_one_hot(&mut self, ids: &[u32], tables: &Tables) -> Result<()> {
+        let (n, k_count) = (self.samples, tables.count());
+        let columns = transposed(ids, n, k_count);
+        let mut places = vec![0; ids.len()];
+        let mut sorter = Sorter::default();
+        for table in 0..k_count {
+            sorter.ids.clear();
+            sorter.ids.extend_from_slice(&columns[table * n..(table + 1) * n]);
+            let places = &mut places[table * n..(table + 1) * n];
+            self.add_table(tables, table, &mut sorter, table * n, |occurrence, row| {
+                places[occurrence as usize] = row;
+                occurrence
+            })?;
+        }
+        self.bag_rows = transposed(&places, k_count, n);
+        Ok(())
+    }
+
+    /// Adds all tables.
+    fn add_bags(&mut self, ids: &[u32], tables: &Tables) -> Result<()> {
+        let (k_count, mut filled, mut sorter) = (tables.count(), 0, Sorter::default());
+        let mut bag_rows = std::mem::take(&mut self.bag_rows);
+        // (sample, place in `ids`) of each occurrence
         let mut owners: Vec<(u32, u32)> = Vec::new();
-        sorter.ids.clear();
-        if one_hot {
-            sorter.ids.extend(ids.iter().skip(table).step_by(k_count));
-        } else {
+        for table in 0..k_count {
+            sorter.ids.clear();
+            owners.clear();
             for b in 0..self.samples {
                 let bag = b * k_count + table;
                 let places = self.bag_offsets[bag]..self.bag_offsets[bag + 1];
                 sorter.ids.extend_from_slice(&ids[places.start as usize..places.end as usize]);
                 owners.extend(places.map(|place| (b as u32, place)));
             }
+            self.add_table(tables, table, &mut sorter, filled, |occurrence, row| {
+                let (sample, place) = owners[occurrence as usize];
+                bag_rows[place as usize] = row;
+                sample
+            })?;
+            filled += owners.len();
         }
-        if let Some(id) = sorter.ids.iter().find(|&&id| u64::from(id) >= rows) {
+        self.bag_rows = bag_rows;
+        Ok(())
+    }
+
+    /// Adds one table's touched rows. `filled` occurrences stand before its own; `owner` gets the number of an occurrence and its
+    /// place in the list of touched rows, and gives the sample.
+    fn add_table(
+        &mut self,
+        tables: &Tables,
+        table: usize,
+        sorter: &mut Sorter,
+        filled: usize,
+        mut owner: impl FnMut(u32, u32) -> u32,
+    ) -> Result<()> {
+        let rows = tables.rows()[table];
+        if let Some(id) = sorter.ids.iter().max().filter(|&&id| u64::from(id) >= rows) {
             return Err(Error::Data(format!("row {id} of table {table} does not exist; the table has {rows} rows")));
         }
-        // the shard of the last row, and the rows of the table that lie in it
-        let (mut shard, mut first, mut inside, mut end) = (0, 0, 0, 0);
-        sorter.sorted(rows, |id, occurrence, new| {
-            if new {
-                if u64::from(id) >= end {
-                    first = u64::from(id);
-                    (shard, inside) = tables.locate(table, first);
-                    end = first + tables.rows_in_shard(shard) - u64::from(inside);
-                }
-                self.row_offsets.push(self.row_samples.len() as u32);
-                self.rows.push(inside + (u64::from(id) - first) as u32);
-                self.row_tables.push(table as u32);
-                self.shard_offsets[shard + 1] += 1;
+        let (sorted, places, ends) = sorter.sorted(rows);
+        let before = self.rows.len();
+        // the shard of the last row, the place in it of the table's row `first`, the row behind the shard's last, and the
+        // rows listed before that shard
+        let (mut shard, mut first, mut inside, mut end, mut listed) = (0, 0, 0, 0, 0);
+        let (mut last, mut count) = (u64::MAX, 0);
+        for ((&pair, sample), at) in sorted.iter().zip(&mut self.row_samples[filled..]).zip(filled as u32 + 1..) {
+            let id = pair >> 32;
+            if id >= end {
+                self.shard_offsets[shard + 1] += (count - listed) as u32;
+                (first, listed, (shard, inside)) = (id, count, tables.locate(table, id));
+                end = id + tables.rows_in_shard(shard) - u64::from(inside);
             }
-            let (sample, place) = match owners.get(occurrence as usize) {
-                Some(&owner) => owner,
-                None => (occurrence, occurrence * k_count as u32 + table as u32),
-            };
-            self.row_samples.push(sample);
-            self.bag_rows[place as usize] = self.rows.len() as u32 - 1;
-        });
+            // without a branch, which would often be guessed wrongly: a row's last occurrence writes last
+            count += usize::from(id != last);
+            last = id;
+            places[count - 1] = inside + (id - first) as u32;
+            ends[count - 1] = at;
+            *sample = owner(pair as u32, (before + count - 1) as u32);
+        }
+        if count > 0 {
+            self.shard_offsets[shard + 1] += (count - listed) as u32;
+            self.rows.extend_from_slice(&places[..count]);
+            self.row_offsets.extend_from_slice(&ends[..count]);
+            self.row_tables.resize(before + count, table as u32);
+        }
         Ok(())
     }
 
@@ -229,9 +275,90 @@ impl Batch {
     }
 }
 
+/// The matrix `[rows, columns]` as `[columns, rows]`.
+fn transposed(values: &[u32], rows: usize, columns: usize) -> Vec<u32> {
+    // rows whose values stay in the first cache while they are written
+    const TILE: usize = 64;
+    let mut out = vec![0; values.len()];
+    for first in (0..rows).step_by(TILE) {
+        let last = rows.min(first + TILE);
+        for column in 0..columns {
+            let out = &mut out[column * rows + first..column * rows + last];
+            out.iter_mut().zip(values[first * columns + column..].iter().step_by(columns)).for_each(|(out, value)| *out = *value);
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rng::Stream;
+
+    /// What a batch says, from its definition.
+    fn by_hand(block: &Block, tables: &Tables) -> Batch {
+        let k_count = tables.count();
+        let mut uses: std::collections::BTreeMap<(usize, u32), Vec<(u32, usize)>> = std::collections::BTreeMap::new();
+        for (bag, places) in block.offsets.windows(2).enumerate() {
+            for place in places[0]..places[1] {
+                let list = uses.entry((bag % k_count, block.ids[place as usize])).or_default();
+                list.push(((bag / k_count) as u32, place as usize));
+            }
+        }
+        let mut batch = Batch {
+            cut: tables.fingerprint(),
+            samples: block.samples,
+            dense: block.dense.clone(),
+            labels: block.labels.clone(),
+            bag_offsets: block.offsets.clone(),
+            bag_rows: vec![0; block.ids.len()],
+            ..Batch::default()
+        };
+        let mut shards = vec![0u32; tables.shards()];
+        for (row, (&(table, id), list)) in uses.iter().enumerate() {
+            let (shard, inside) = tables.locate(table, u64::from(id));
+            shards[shard] += 1;
+            batch.rows.push(inside);
+            batch.row_tables.push(table as u32);
+            batch.row_offsets.push(batch.row_samples.len() as u32);
+            for &(sample, place) in list {
+                batch.row_samples.push(sample);
+                batch.bag_rows[place] = row as u32;
+            }
+        }
+        batch.row_offsets.push(batch.row_samples.len() as u32);
+        batch.shard_offsets = std::iter::once(0)
+            .chain(shards.iter().scan(0, |sum, n| {
+                *sum += n;
+                Some(*sum)
+            }))
+            .collect();
+        batch
+    }
+
+    #[test]
+    fn batches_of_every_size_are_what_their_definition_says() {
+        let rows = [3, 5000, 1, 70_000];
+        for (case, (samples, most)) in (0u64..).zip([(1, 1), (7, 1), (700, 1), (1, 3), (300, 3), (64, 9)]) {
+            let s = Stream::new(3, case);
+            let mut block = Block::new();
+            for b in 0..samples {
+                for (k, &n) in (0u64..).zip(&rows) {
+                    let size = if most == 1 { 1 } else { s.below(b * 8 + k, most + 1) };
+                    let few = if b % 2 == 0 { n } else { n.min(5) };
+                    block.ids.extend((0..size).map(|i| s.sub(1 + k).below(b * 16 + i, few) as u32));
+                    block.end_bag();
+                }
+                block.dense.push(b as f32);
+                block.labels.push(1.0);
+                block.samples += 1;
+            }
+            for binding in [8 * 4, 4096, 1 << 30] {
+                let tables = Tables::new(&rows, 1, binding).unwrap();
+                assert!(Batch::prepare(&block, &tables).unwrap() == by_hand(&block, &tables), "{samples} samples, bags of {most}");
+            }
+        }
+    }
 
     fn block() -> Block {
         // two samples, two tables; table 0: {2}, {0, 2, 2}; table 1: {}, {1}

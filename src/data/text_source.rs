@@ -73,10 +73,10 @@ impl TextSource {
             widths: Vec::new(),
             bytes: Arc::default(),
         };
-        for file in 0..source.place.file.min(files.len()) {
-            let layout = source.determine(file)?;
+        for (number, file) in files.iter().enumerate().take(source.place.file) {
+            let layout = source.determine(number)?;
             source.note_width(&layout);
-            let bytes = std::fs::metadata(&files[file]).map_or(0, |m| m.len());
+            let bytes = std::fs::metadata(file).map_or(0, |m| m.len());
             source.bytes.fetch_add(bytes, Ordering::Relaxed);
         }
         Ok(source)

@@ -1,7 +1,5 @@
-//! Sorting one table's ids and listing each once.
+//! Sorting one table's ids, so that each can be listed once.
 
-/// Tables up to this many rows are counted row by row.
-const COUNTED: usize = 4096;
 /// Fewer ids than this are sorted by comparing them.
 const FEW: usize = 256;
 /// The widest digit of a radix sort, in bits: 4,096 counters stay in the first cache.
@@ -16,15 +14,13 @@ pub(super) struct Sorter {
     /// (id, occurrence) in one word each.
     pairs: Vec<u64>,
     spare: Vec<u64>,
+    room: Vec<u32>,
 }
 
 impl Sorter {
-    /// Gives `each` every occurrence (its number in `ids`), sorted by id and then by number, with whether its id is
-    /// another than that of the occurrence before. Ids must be below `rows`.
-    pub(super) fn sorted(&mut self, rows: u64, each: impl FnMut(u32, u32, bool)) {
-        if self.ids.len() >= FEW && rows <= COUNTED as u64 {
-            return self.counted(rows as usize, each);
-        }
+    /// Every occurrence as its id above its number in `ids` (32 bits each), sorted, and room for two numbers for each. Ids
+    /// must be below `rows`.
+    pub(super) fn sorted(&mut self, rows: u64) -> (&[u64], &mut [u32], &mut [u32]) {
         self.pairs.clear();
         self.pairs.extend(self.ids.iter().zip(0u64..).map(|(&id, i)| u64::from(id) << 32 | i));
         if self.ids.len() < FEW {
@@ -35,7 +31,10 @@ impl Sorter {
             let digit = bits.div_ceil(passes).max(1);
             (0..passes).for_each(|pass| self.pass(32 + pass * digit, digit));
         }
-        list(&self.pairs, each);
+        let n = self.pairs.len();
+        self.room.resize(2 * n, 0);
+        let (a, b) = self.room.split_at_mut(n);
+        (&self.pairs, a, b)
     }
 
     /// Sorts by `digit` bits from `shift` on; equal ones keep their order.
@@ -54,32 +53,6 @@ impl Sorter {
             *place += 1;
         }
         std::mem::swap(&mut self.pairs, &mut self.spare);
-    }
-
-    /// The same with a counter for each row.
-    fn counted(&mut self, rows: usize, each: impl FnMut(u32, u32, bool)) {
-        self.counters.clear();
-        self.counters.resize(rows, 0);
-        for &id in &self.ids {
-            self.counters[id as usize] += 1;
-        }
-        starts(&mut self.counters);
-        self.spare.resize(self.ids.len(), 0);
-        for (&id, i) in self.ids.iter().zip(0u64..) {
-            let place = &mut self.counters[id as usize];
-            self.spare[*place as usize] = u64::from(id) << 32 | i;
-            *place += 1;
-        }
-        list(&self.spare, each);
-    }
-}
-
-fn list(sorted: &[u64], mut each: impl FnMut(u32, u32, bool)) {
-    let mut last = None;
-    for &pair in sorted {
-        let id = (pair >> 32) as u32;
-        each(id, pair as u32, last != Some(id));
-        last = Some(id);
     }
 }
 
@@ -119,17 +92,8 @@ mod tests {
             }
             let mut wanted: Vec<(u32, u32)> = sorter.ids.iter().copied().zip(0..).collect();
             wanted.sort();
-            let mut found = Vec::new();
-            let mut firsts = Vec::new();
-            sorter.sorted(rows, |id, i, first| {
-                found.push((id, i));
-                if first {
-                    firsts.push(id);
-                }
-            });
+            let found: Vec<(u32, u32)> = sorter.sorted(rows).0.iter().map(|&pair| ((pair >> 32) as u32, pair as u32)).collect();
             assert_eq!(found, wanted, "{n} ids of {rows} rows");
-            wanted.dedup_by_key(|(id, _)| *id);
-            assert_eq!(firsts, wanted.iter().map(|(id, _)| *id).collect::<Vec<_>>());
         }
     }
 }
