@@ -15,6 +15,7 @@ use dqrm::data::synthetic::Clicks;
 use dqrm::data::{Batch, Block, Samples};
 use dqrm::engine::Engine;
 use dqrm::engine::cpu::CpuEngine;
+use dqrm::engine::gpu::{GpuAdapter, GpuEngine, adapters};
 use dqrm::model::Network;
 use dqrm::plan::schedule::Schedule;
 use dqrm::plan::{StepUniform, View};
@@ -111,18 +112,22 @@ fn compare(shape: &Shape, clicks: &Clicks, device: &Device, size: usize, count: 
     Ok(())
 }
 
-/// The plan of a step on a bare CPU engine, with the weights of a fresh session.
+/// The plan of a step on a bare engine, with the weights of a fresh session.
 struct Bench {
-    engine: CpuEngine,
+    engine: Box<dyn Engine>,
     recorded: step::Recorded,
+    /// Seconds that running nothing and waiting for it takes.
+    idle: f64,
 }
 
 impl Bench {
     fn new(shape: &Shape, config: &Config, max_bag: &[usize]) -> dqrm::Result<Bench> {
         let mut session = Runner::new(shape, config, max_bag)?.session;
         let recorded = step::record(shape, config, session.tables(), max_bag, Session::RING);
-        let schedule = Schedule::new(recorded.plan.clone(), &CpuEngine::limits(None))?;
-        let mut engine = CpuEngine::load(schedule);
+        let mut engine: Box<dyn Engine> = match adapter(&config.device) {
+            None => Box::new(CpuEngine::load(Schedule::new(recorded.plan.clone(), &CpuEngine::limits(None))?)),
+            Some(a) => Box::new(block_on(GpuEngine::load(&a, Schedule::new(recorded.plan.clone(), &a.limits)?))?),
+        };
         let mut row = 0;
         for (k, &rows) in shape.rows.iter().enumerate() {
             let values = block_on(session.read(&format!("emb_l.{k}.weight"), 0, rows as usize * shape.dim))?;
@@ -135,7 +140,16 @@ impl Bench {
                 engine.write(view, bytemuck::cast_slice(&values))?;
             }
         }
-        Ok(Bench { engine, recorded })
+        let mut bench = Bench { engine, recorded, idle: 0.0 };
+        let mut idle: Vec<f64> = (0..20).map(|_| seconds(|| bench.wait().expect("reading back works"))).collect();
+        idle.sort_by(f64::total_cmp);
+        bench.idle = idle[10];
+        Ok(bench)
+    }
+
+    /// Waits until the engine has done everything.
+    fn wait(&mut self) -> dqrm::Result<()> {
+        block_on(self.engine.read(View { len: 1, ..self.recorded.loss_ring })).map(|_| ())
     }
 
     fn upload(&mut self, batch: &Batch) -> dqrm::Result<()> {
@@ -160,6 +174,7 @@ impl Bench {
         let start = Instant::now();
         self.upload(batch)?;
         add(times, ["upload", "", ""], start.elapsed().as_secs_f64());
+        let last = View { len: 1, ..self.recorded.loss_ring };
         let uniform = StepUniform { lr: 0.01, lr_rows: 0.01, ..StepUniform::evaluate(batch.samples, batch.touched()) };
         for (p, phase) in self.recorded.plan.phases.iter().enumerate() {
             let due = match phase.name {
@@ -168,9 +183,9 @@ impl Bench {
             };
             for (c, command) in phase.commands.iter().enumerate().filter(|_| due) {
                 let mut outcome = Ok(());
-                let s = seconds(|| outcome = self.engine.run_command(p, c, &uniform));
+                let s = seconds(|| outcome = self.engine.run_command(p, c, &uniform).and_then(|()| block_on(self.engine.read(last)).map(|_| ())));
                 outcome?;
-                add(times, [phase.name, command.kernel.name, &command.label], s);
+                add(times, [phase.name, command.kernel.name, &command.label], s - self.idle);
             }
         }
         Ok(())
@@ -189,21 +204,33 @@ fn print_shares(title: &str, parts: impl Iterator<Item = (String, f64)>, steps: 
     }
 }
 
-/// Times every command alone on the CPU engine, for whole periods of the scale refresh.
-fn profile(shape: &Shape, clicks: &Clicks, size: usize, count: usize, limit: f64) -> dqrm::Result<()> {
+/// The adapter that a device means; none is the CPU engine.
+fn adapter(device: &Device) -> Option<GpuAdapter> {
+    let name = match device {
+        Device::Auto | Device::Cpu => return None,
+        Device::Gpu => String::new(),
+        Device::Named(name) => name.to_lowercase(),
+    };
+    block_on(adapters()).into_iter().find(|a| a.name.to_lowercase().contains(&name))
+}
+
+/// Times every command alone, for whole periods of the scale refresh on the CPU engine. On an adapter each is a
+/// submission of its own, less what an empty one takes.
+fn profile(shape: &Shape, clicks: &Clicks, device: &Device, size: usize, count: usize, limit: f64) -> dqrm::Result<()> {
     for bits in [Bits::None, Bits::B4] {
-        let config = config(&Device::Cpu, bits, size);
+        let config = config(device, bits, size);
         let mut bench = Bench::new(shape, &config, clicks.max_bag())?;
         let batches = batches(clicks, &Tables::new(&shape.rows, shape.dim, u64::MAX)?, size, count)?;
         for number in 0..5 {
             bench.step(number, &batches[number as usize % count], &mut BTreeMap::new())?;
         }
         let (mut times, mut steps, start) = (BTreeMap::new(), 0u64, Instant::now());
-        while start.elapsed().as_secs_f64() < limit || !steps.is_multiple_of(PERIOD) {
+        let whole = *device == Device::Cpu;
+        while start.elapsed().as_secs_f64() < limit || whole && !steps.is_multiple_of(PERIOD) {
             bench.step(steps, &batches[steps as usize % count], &mut times)?;
             steps += 1;
         }
-        println!("\n=== {bits}, batch {size}, {steps} steps, CPU engine, {} threads", rayon::current_num_threads());
+        println!("\n=== {bits}, batch {size}, {steps} steps, {device:?}, {} threads", rayon::current_num_threads());
         print_shares("by kernel", times.iter().map(|([p, k, _], s)| (format!("{p} {k}"), *s)), steps, usize::MAX);
         print_shares("by command", times.iter().map(|([p, k, l], s)| (format!("{p} {k} {l}"), *s)), steps, 24);
     }
@@ -224,7 +251,7 @@ fn run() -> dqrm::Result<()> {
     for size in sizes {
         let count = (8192usize / size.max(1)).max(10).min((1 << 20) / size.max(1)).max(1); // 64 batches of 128, 10 of 2048
         if options.flag("--profile") {
-            profile(&shape, &clicks, size, count, limit)?;
+            profile(&shape, &clicks, &device, size, count, limit)?;
         } else {
             compare(&shape, &clicks, &device, size, count, rounds, limit)?;
         }

@@ -4,8 +4,12 @@
 use super::{Engine, Local};
 use crate::error::{Error, Result};
 use crate::plan::schedule::{Limits, Schedule};
-use crate::plan::{Access, Kernel, StepUniform, View};
+use crate::plan::variant::{self, Choice, Form, Traits, Variant};
+use crate::plan::{Access, Command, Kernel, StepUniform, View};
 use std::collections::VecDeque;
+use texels::Mirrors;
+
+mod texels;
 
 /// Bytes of one chunk of the staging ring that carries what the host writes.
 const STAGING_CHUNK: u64 = 1 << 20;
@@ -30,6 +34,8 @@ pub struct GpuAdapter {
     pub max_workgroup_storage: u32,
     /// Features that matter here.
     pub features: Vec<String>,
+    /// What variants of kernels are chosen by.
+    pub traits: Traits,
 }
 
 impl GpuAdapter {
@@ -71,6 +77,11 @@ impl GpuAdapter {
             },
             max_workgroup_storage: limits.max_compute_workgroup_storage_size,
             features: names,
+            traits: Traits {
+                software: info.device_type == wgpu::DeviceType::Cpu,
+                subgroups: features.contains(wgpu::Features::SUBGROUP).then_some((info.subgroup_min_size, info.subgroup_max_size)),
+                max_texture_side: limits.max_texture_dimension_2d,
+            },
             adapter,
         }
     }
@@ -102,6 +113,10 @@ struct Dispatch {
     group: wgpu::BindGroup,
     grid: [u32; 3],
     label: String,
+    /// Textures it reads.
+    textures: Vec<usize>,
+    /// Those of them that are copied anew when its phase runs.
+    stale: Vec<usize>,
 }
 
 /// A schedule on a GPU.
@@ -110,6 +125,7 @@ pub struct GpuEngine {
     queue: wgpu::Queue,
     schedule: Schedule,
     slots: Vec<wgpu::Buffer>,
+    mirrors: Mirrors,
     phases: Vec<Vec<Dispatch>>,
     step: wgpu::Buffer,
     step_group: wgpu::BindGroup,
@@ -134,7 +150,17 @@ impl GpuEngine {
     /// # Errors
     /// When the device cannot be had, memory does not suffice, or the driver refuses a shader.
     pub async fn load(adapter: &GpuAdapter, schedule: Schedule) -> Result<GpuEngine> {
-        let descriptor = wgpu::DeviceDescriptor { label: Some("dqrm"), required_limits: adapter.adapter.limits(), ..Default::default() };
+        GpuEngine::load_with(adapter, schedule, Choice::Best).await
+    }
+
+    /// Like [`GpuEngine::load`], with variants of kernels picked as `choice` says.
+    pub async fn load_with(adapter: &GpuAdapter, schedule: Schedule, choice: Choice<'_>) -> Result<GpuEngine> {
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("dqrm"),
+            required_limits: adapter.adapter.limits(),
+            required_features: adapter.adapter.features() & wgpu::Features::SUBGROUP,
+            ..Default::default()
+        };
         let opened = adapter.adapter.request_device(&descriptor).await;
         let (device, queue) = opened.map_err(|e| Error::Device(format!("cannot open `{}`: {e}", adapter.name)))?;
         let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
@@ -163,14 +189,16 @@ impl GpuEngine {
             layout: &step_layout,
             entries: &[wgpu::BindGroupEntry { binding: 0, resource: step.as_entire_binding() }],
         });
-        let phases = Loader { device: &device, schedule: &schedule, slots: &slots, params: &params, step_layout: &step_layout }.phases();
+        let mut mirrors = Mirrors::default();
+        let loader = Loader { device: &device, schedule: &schedule, slots: &slots, params: &params, step_layout: &step_layout };
+        let phases = loader.phases(&mut mirrors, &|command| variant::choose(&adapter.traits, command, choice));
 
         validation.pop().await.map_or(Ok(()), |e| Err(device_error("the driver refused the plan")(e)))?;
         memory.pop().await.map_or(Ok(()), |e| {
             Err(device_error("the device has too little memory; use model.max_rows, a smaller batch or --device cpu")(e))
         })?;
         let belt = wgpu::util::StagingBelt::new(device.clone(), STAGING_CHUNK);
-        Ok(GpuEngine { device, queue, schedule, slots, phases, step, step_group, belt, encoder: None, in_flight: VecDeque::new() })
+        Ok(GpuEngine { device, queue, schedule, slots, mirrors, phases, step, step_group, belt, encoder: None, in_flight: VecDeque::new() })
     }
 
     fn encoder(&mut self) -> wgpu::CommandEncoder {
@@ -203,21 +231,28 @@ impl GpuEngine {
         self.device.poll(how).map(|_| ()).map_err(|e| Error::Device(format!("the device stopped answering: {e}")))
     }
 
-    fn dispatch(&mut self, list: &[(usize, std::ops::Range<usize>)], step: &StepUniform) -> Result<()> {
+    /// Runs commands; `alone` makes all copies they read, whatever came before.
+    fn dispatch(&mut self, list: &[(usize, std::ops::Range<usize>)], step: &StepUniform, alone: bool) -> Result<()> {
         let mut encoder = self.encoder();
         let target = self.step.clone();
         self.stage(&mut encoder, &target, 0, bytemuck::bytes_of(step));
-        {
+        let dispatches: Vec<&Dispatch> = list.iter().flat_map(|(phase, range)| &self.phases[*phase][range.clone()]).collect();
+        let copies = |d: &Dispatch| !if alone { &d.textures } else { &d.stale }.is_empty();
+        let mut rest = dispatches.as_slice();
+        while let Some(first) = rest.first() {
+            for &texture in if alone { &first.textures } else { &first.stale } {
+                self.mirrors.copy(&mut encoder, &self.slots, texture);
+            }
+            let count = 1 + rest[1..].iter().position(|d| copies(d)).unwrap_or(rest.len() - 1);
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             pass.set_bind_group(1, &self.step_group, &[]);
-            for (phase, range) in list {
-                for d in &self.phases[*phase][range.clone()] {
-                    pass.set_pipeline(&d.pipeline);
-                    pass.set_bind_group(0, &d.group, &[]);
-                    pass.insert_debug_marker(&d.label);
-                    pass.dispatch_workgroups(d.grid[0], d.grid[1], d.grid[2]);
-                }
+            for d in &rest[..count] {
+                pass.set_pipeline(&d.pipeline);
+                pass.set_bind_group(0, &d.group, &[]);
+                pass.insert_debug_marker(&d.label);
+                pass.dispatch_workgroups(d.grid[0], d.grid[1], d.grid[2]);
             }
+            rest = &rest[count..];
         }
         self.submit(encoder);
         self.throttle()
@@ -237,7 +272,19 @@ fn uniform_entry(binding: u32) -> wgpu::BindGroupLayoutEntry {
     buffer_entry(binding, wgpu::BufferBindingType::Uniform)
 }
 
-/// Makes the dispatches of a schedule; one pipeline for each kernel.
+fn texture_entry(binding: u32) -> wgpu::BindGroupLayoutEntry {
+    let ty = wgpu::BindingType::Texture {
+        sample_type: wgpu::TextureSampleType::Float { filterable: false },
+        view_dimension: wgpu::TextureViewDimension::D2,
+        multisampled: false,
+    };
+    wgpu::BindGroupLayoutEntry { binding, visibility: wgpu::ShaderStages::COMPUTE, ty, count: None }
+}
+
+/// Picks the variant of a command.
+type Pick<'a> = &'a dyn Fn(&Command) -> Option<&'static Variant>;
+
+/// Makes the dispatches of a schedule; one pipeline for each kernel or variant.
 struct Loader<'a> {
     device: &'a wgpu::Device,
     schedule: &'a Schedule,
@@ -247,68 +294,96 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn phases(&self) -> Vec<Vec<Dispatch>> {
+    fn phases(&self, mirrors: &mut Mirrors, pick: Pick<'_>) -> Vec<Vec<Dispatch>> {
         let mut pipelines: Vec<(&'static str, wgpu::ComputePipeline, wgpu::BindGroupLayout)> = Vec::new();
         let mut offset = 0;
         let mut phases = Vec::new();
         for phase in &self.schedule.plan.phases {
+            mirrors.begin_phase();
             let mut list = Vec::new();
             for command in &phase.commands {
-                let known = pipelines.iter().position(|p| p.0 == command.kernel.name);
+                let variant = pick(command);
+                let name = variant.map_or(command.kernel.name, |v| v.name);
+                let known = pipelines.iter().position(|p| p.0 == name);
                 let index = known.unwrap_or_else(|| {
-                    let (pipeline, layout) = self.pipeline(command.kernel);
-                    pipelines.push((command.kernel.name, pipeline, layout));
+                    let (pipeline, layout) = self.pipeline(command.kernel, variant);
+                    pipelines.push((name, pipeline, layout));
                     pipelines.len() - 1
                 });
                 let (_, pipeline, layout) = &pipelines[index];
-                let group = self.group(layout, command.params.len() as u64, offset, &command.views);
+                let bound: Vec<Option<usize>> = (0..command.views.len())
+                    .map(|i| form(variant, i).floats().map(|n| mirrors.texture(self.device, self.schedule, &command.views[i], n)))
+                    .collect();
+                let group = self.group(layout, offset, command, mirrors, &bound);
                 offset += command.params.len().next_multiple_of(256) as u64;
-                list.push(Dispatch { pipeline: pipeline.clone(), group, grid: command.grid, label: command.label.clone() });
+                let textures: Vec<usize> = bound.into_iter().flatten().collect();
+                let stale = mirrors.stale(&textures);
+                mirrors.written(self.schedule, command);
+                let grid = variant.map_or(command.grid, |v| (v.grid)(&variant::Job::of(command)));
+                list.push(Dispatch { pipeline: pipeline.clone(), group, grid, label: command.label.clone(), textures, stale });
             }
             phases.push(list);
         }
         phases
     }
 
-    fn pipeline(&self, kernel: &'static Kernel) -> (wgpu::ComputePipeline, wgpu::BindGroupLayout) {
+    fn pipeline(&self, kernel: &'static Kernel, variant: Option<&'static Variant>) -> (wgpu::ComputePipeline, wgpu::BindGroupLayout) {
         let mut entries = vec![uniform_entry(0)];
         for (i, binding) in kernel.bindings.iter().enumerate() {
             let read_only = binding.access == Access::Read;
-            entries.push(buffer_entry(i as u32 + 1, wgpu::BufferBindingType::Storage { read_only }));
+            entries.push(match form(variant, i) {
+                Form::Storage => buffer_entry(i as u32 + 1, wgpu::BufferBindingType::Storage { read_only }),
+                Form::Texels | Form::Texels4 => texture_entry(i as u32 + 1),
+            });
         }
-        let layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(kernel.name), entries: &entries });
+        let (name, entry) = variant.map_or((kernel.name, kernel.name), |v| (v.name, v.entry));
+        let layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(name), entries: &entries });
         let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(kernel.name),
+            label: Some(name),
             bind_group_layouts: &[Some(&layout), Some(self.step_layout)],
             immediate_size: 0,
         });
-        let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
-            label: Some(kernel.op),
-            source: wgpu::ShaderSource::Wgsl(kernel.wgsl().into()),
-        });
+        let text = variant.map_or_else(|| kernel.wgsl(), Variant::wgsl);
+        let module = self
+            .device
+            .create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(kernel.op), source: wgpu::ShaderSource::Wgsl(text.into()) });
         let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(kernel.name),
+            label: Some(name),
             layout: Some(&pipeline_layout),
             module: &module,
-            entry_point: Some(kernel.name),
+            entry_point: Some(entry),
             compilation_options: Default::default(),
             cache: None,
         });
         (pipeline, layout)
     }
 
-    fn group(&self, layout: &wgpu::BindGroupLayout, params_len: u64, params_offset: u64, views: &[View]) -> wgpu::BindGroup {
+    /// `bound`: the texture of each view that is bound as one.
+    fn group(
+        &self,
+        layout: &wgpu::BindGroupLayout,
+        params_offset: u64,
+        command: &Command,
+        mirrors: &Mirrors,
+        bound: &[Option<usize>],
+    ) -> wgpu::BindGroup {
         let range =
             |buffer, offset, size| wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(size) });
-        let mut entries =
-            vec![wgpu::BindGroupEntry { binding: 0, resource: range(self.params, params_offset, params_len.next_multiple_of(16)) }];
-        for (i, view) in views.iter().enumerate() {
+        let textures: Vec<Option<wgpu::TextureView>> = bound.iter().map(|t| t.map(|t| mirrors.view(t))).collect();
+        let params_len = command.params.len().next_multiple_of(16) as u64;
+        let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: range(self.params, params_offset, params_len) }];
+        for (i, (view, texture)) in command.views.iter().zip(&textures).enumerate() {
             let buffer = &self.slots[self.schedule.slot(view)];
-            let resource = range(buffer, 4 * view.offset as u64, 4 * view.len as u64);
+            let words = || range(buffer, 4 * view.offset as u64, 4 * view.len as u64);
+            let resource = texture.as_ref().map_or_else(words, wgpu::BindingResource::TextureView);
             entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource });
         }
         self.device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout, entries: &entries })
     }
+}
+
+fn form(variant: Option<&Variant>, binding: usize) -> Form {
+    variant.map_or(Form::Storage, |v| v.forms[binding])
 }
 
 impl Engine for GpuEngine {
@@ -327,11 +402,11 @@ impl Engine for GpuEngine {
 
     fn run(&mut self, phases: &[usize], step: &StepUniform) -> Result<()> {
         let list: Vec<_> = phases.iter().map(|&p| (p, 0..self.phases[p].len())).collect();
-        self.dispatch(&list, step)
+        self.dispatch(&list, step, false)
     }
 
     fn run_command(&mut self, phase: usize, command: usize, step: &StepUniform) -> Result<()> {
-        self.dispatch(&[(phase, command..command + 1)], step)
+        self.dispatch(&[(phase, command..command + 1)], step, true)
     }
 
     fn read(&mut self, view: View) -> Local<'_, Result<Vec<u32>>> {

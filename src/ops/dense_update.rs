@@ -28,7 +28,7 @@ const BINDINGS: &[Binding] =
     &[reads("gradients", Elem::F32), updates("weights", Elem::F32), updates("squares", Elem::F32), updates("moments", Elem::F32)];
 
 const fn kernel(name: &'static str, bindings: &'static [Binding], twin: fn(Args<'_>)) -> Kernel {
-    Kernel { name, op: "dense_update", source: SOURCE, shared: SHARED, workgroup: [64, 1, 1], params: DenseParams::FIELDS, bindings, twin }
+    Kernel { name, op: "dense_update", source: SOURCE, shared: SHARED, workgroup: [64, 1, 1], params: DenseParams::FIELDS, bindings, twin, variants: &[] }
 }
 
 /// `w -= lr g`

@@ -67,6 +67,7 @@ pub static GATHER_ROWS: Kernel = Kernel {
         writes("gathered", Elem::F32),
     ],
     twin: gather_rows,
+    variants: &[],
 };
 
 /// Sums bags.
@@ -85,6 +86,7 @@ pub static POOL_BAGS: Kernel = Kernel {
         writes("pooled", Elem::F32),
     ],
     twin: pool_bags,
+    variants: &[],
 };
 
 /// One gradient row for each touched row.
@@ -103,6 +105,7 @@ pub static BAG_GRADIENT: Kernel = Kernel {
         writes("row_gradients", Elem::F32),
     ],
     twin: bag_gradient,
+    variants: &[],
 };
 
 /// This op's kernels.

@@ -43,6 +43,7 @@ pub static GROUP_SCALE: Kernel = Kernel {
     params: GroupScaleParams::FIELDS,
     bindings: &[reads("weights", Elem::F32), writes("scales", Elem::F32)],
     twin: group_scale,
+    variants: &[],
 };
 
 /// Quantizes and dequantizes.
@@ -55,6 +56,7 @@ pub static FAKE_QUANT_WEIGHTS: Kernel = Kernel {
     params: FakeQuantParams::FIELDS,
     bindings: &[reads("values", Elem::F32), reads("value_scales", Elem::F32), writes("quantized", Elem::F32)],
     twin: fake_quant_weights,
+    variants: &[],
 };
 
 /// This op's kernels.

@@ -34,6 +34,7 @@ pub static INTERACTION_FORWARD: Kernel = Kernel {
     params: InteractionParams::FIELDS,
     bindings: &[reads("dense", Elem::F32), reads("pooled", Elem::F32), writes("joined", Elem::F32)],
     twin: interaction_forward,
+    variants: &[],
 };
 
 /// Gradients of products to gradients of vectors.
@@ -52,6 +53,7 @@ pub static INTERACTION_BACKWARD: Kernel = Kernel {
         writes("d_pooled", Elem::F32),
     ],
     twin: interaction_backward,
+    variants: &[],
 };
 
 /// This op's kernels.

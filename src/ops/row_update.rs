@@ -33,7 +33,7 @@ const BINDINGS: &[Binding] = &[
 ];
 
 const fn kernel(name: &'static str, bindings: &'static [Binding], twin: fn(Args<'_>)) -> Kernel {
-    Kernel { name, op: "row_update", source: SOURCE, shared: SHARED, workgroup: [64, 1, 1], params: RowParams::FIELDS, bindings, twin }
+    Kernel { name, op: "row_update", source: SOURCE, shared: SHARED, workgroup: [64, 1, 1], params: RowParams::FIELDS, bindings, twin, variants: &[] }
 }
 
 /// `w -= lr g`

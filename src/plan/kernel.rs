@@ -1,5 +1,6 @@
 //! A kernel: one entry point of one WGSL file, with what it binds and its plain Rust twin.
 
+use super::variant::Variant;
 use bytemuck::{Pod, Zeroable};
 
 /// Type of a buffer's elements; both are four bytes wide.
@@ -66,6 +67,8 @@ pub struct Kernel {
     pub bindings: &'static [Binding],
     /// The definition in plain Rust; also what the CPU engine runs.
     pub twin: fn(Args<'_>),
+    /// Other ways to compute the same, the most wanted first. The text above runs everywhere.
+    pub variants: &'static [Variant],
 }
 
 impl Kernel {

@@ -1,0 +1,285 @@
+// The matrix products of matmul.wgsl for software adapters with subgroups of 8, where fetching operands costs far
+// more than multiplying them: a subgroup computes 32 x 32 results in registers, each lane four columns of 32 rows.
+// A lane fetches four rows' values and all lanes get them by broadcast; operands come as texels, which llvmpipe
+// fetches several times faster than words of buffers. No workgroup memory, no barrier. Terms are added in the same
+// order as in matmul.wgsl.
+// WIDE: four floats in a texel; both widths are multiples of four. Else one float in a texel.
+
+struct MatmulParams {
+    inputs: u32,
+    outputs: u32,
+    relu: u32,
+}
+@group(0) @binding(0) var<uniform> layer: MatmulParams;
+
+const TEXTURE_WIDTH = 4096u;
+
+fn texel(t: texture_2d<f32>, i: u32) -> vec4<f32> {
+    return textureLoad(t, vec2<u32>(i % TEXTURE_WIDTH, i / TEXTURE_WIDTH), 0);
+}
+
+// Elements first .. first + 4; of the narrow kind those from `live` on are zero.
+fn four(t: texture_2d<f32>, first: u32, live: u32) -> vec4<f32> {
+    if (WIDE) {
+        return texel(t, first / 4u);
+    }
+    let v = vec4<f32>(texel(t, first).x, texel(t, first + 1u).x, texel(t, first + 2u).x, texel(t, first + 3u).x);
+    return select(vec4<f32>(), v, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(live));
+}
+
+// Four columns of eight rows.
+struct Rows {
+    r0: vec4<f32>,
+    r1: vec4<f32>,
+    r2: vec4<f32>,
+    r3: vec4<f32>,
+    r4: vec4<f32>,
+    r5: vec4<f32>,
+    r6: vec4<f32>,
+    r7: vec4<f32>,
+}
+
+// Four terms, one after another.
+fn add_row(sum: vec4<f32>, a: vec4<f32>, b: mat4x4<f32>) -> vec4<f32> {
+    var s = sum + a.x * b[0];
+    s += a.y * b[1];
+    s += a.z * b[2];
+    s += a.w * b[3];
+    return s;
+}
+
+// `a`: this lane's row at four k; `b`: four columns at each of these k.
+fn add(t: ptr<function, Rows>, a: vec4<f32>, b: mat4x4<f32>) {
+    (*t).r0 = add_row((*t).r0, subgroupBroadcast(a, 0u), b);
+    (*t).r1 = add_row((*t).r1, subgroupBroadcast(a, 1u), b);
+    (*t).r2 = add_row((*t).r2, subgroupBroadcast(a, 2u), b);
+    (*t).r3 = add_row((*t).r3, subgroupBroadcast(a, 3u), b);
+    (*t).r4 = add_row((*t).r4, subgroupBroadcast(a, 4u), b);
+    (*t).r5 = add_row((*t).r5, subgroupBroadcast(a, 5u), b);
+    (*t).r6 = add_row((*t).r6, subgroupBroadcast(a, 6u), b);
+    (*t).r7 = add_row((*t).r7, subgroupBroadcast(a, 7u), b);
+}
+
+@group(0) @binding(1) var x: texture_2d<f32>;                   // [B, inputs]
+@group(0) @binding(2) var w: texture_2d<f32>;                   // [outputs, inputs]
+@group(0) @binding(3) var<storage, read> bias: array<f32>;      // [outputs]
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;   // [B, outputs]
+
+fn put_y(row: u32, column: u32, sum: vec4<f32>, offset: vec4<f32>) {
+    let z = sum + offset;
+    let v = select(z, select(z, vec4<f32>(), z <= vec4<f32>()), layer.relu != 0u);
+    if (row < step.batch) {
+        let at = row * layer.outputs + column;
+        if (column < layer.outputs) { y[at] = v.x; }
+        if (column + 1u < layer.outputs) { y[at + 1u] = v.y; }
+        if (column + 2u < layer.outputs) { y[at + 2u] = v.z; }
+        if (column + 3u < layer.outputs) { y[at + 3u] = v.w; }
+    }
+}
+
+fn put_ys(t: Rows, row: u32, column: u32, offset: vec4<f32>) {
+    put_y(row, column, t.r0, offset);
+    put_y(row + 1u, column, t.r1, offset);
+    put_y(row + 2u, column, t.r2, offset);
+    put_y(row + 3u, column, t.r3, offset);
+    put_y(row + 4u, column, t.r4, offset);
+    put_y(row + 5u, column, t.r5, offset);
+    put_y(row + 6u, column, t.r6, offset);
+    put_y(row + 7u, column, t.r7, offset);
+}
+
+@compute @workgroup_size(8)
+fn matmul_nt_texels(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let b0 = group.y * 32u;
+    let o0 = group.x * 32u + 4u * lane;
+    let n = layer.inputs;
+    if (b0 >= step.batch) {
+        return;
+    }
+    let b = min(vec4<u32>(b0, b0 + 8u, b0 + 16u, b0 + 24u) + lane, vec4<u32>(step.batch - 1u)) * n;
+    let columns = min(vec4<u32>(o0, o0 + 1u, o0 + 2u, o0 + 3u), vec4<u32>(layer.outputs - 1u));
+    let o = columns * n;
+    var t0 = Rows();
+    var t1 = Rows();
+    var t2 = Rows();
+    var t3 = Rows();
+    for (var k = 0u; k < n; k += 4u) {
+        let live = n - k;
+        let ws = transpose(mat4x4<f32>(four(w, o.x + k, live), four(w, o.y + k, live), four(w, o.z + k, live), four(w, o.w + k, live)));
+        add(&t0, four(x, b.x + k, live), ws);
+        add(&t1, four(x, b.y + k, live), ws);
+        add(&t2, four(x, b.z + k, live), ws);
+        add(&t3, four(x, b.w + k, live), ws);
+    }
+    let offset = vec4<f32>(bias[columns.x], bias[columns.y], bias[columns.z], bias[columns.w]);
+    put_ys(t0, b0, o0, offset);
+    put_ys(t1, b0 + 8u, o0, offset);
+    put_ys(t2, b0 + 16u, o0, offset);
+    put_ys(t3, b0 + 24u, o0, offset);
+}
+
+@group(0) @binding(1) var dz: texture_2d<f32>;                    // [B, outputs]
+@group(0) @binding(2) var nn_w: texture_2d<f32>;                  // [outputs, inputs]
+@group(0) @binding(3) var<storage, read_write> dx: array<f32>;    // [B, inputs]
+@group(0) @binding(4) var gate: texture_2d<f32>;                  // [B, inputs]
+
+fn put_dx(row: u32, column: u32, v: vec4<f32>) {
+    if (row < step.batch) {
+        let at = row * layer.inputs + column;
+        if (column < layer.inputs) { dx[at] = v.x; }
+        if (column + 1u < layer.inputs) { dx[at + 1u] = v.y; }
+        if (column + 2u < layer.inputs) { dx[at + 2u] = v.z; }
+        if (column + 3u < layer.inputs) { dx[at + 3u] = v.w; }
+    }
+}
+
+fn put_dxs(t: Rows, row: u32, column: u32) {
+    put_dx(row, column, t.r0);
+    put_dx(row + 1u, column, t.r1);
+    put_dx(row + 2u, column, t.r2);
+    put_dx(row + 3u, column, t.r3);
+    put_dx(row + 4u, column, t.r4);
+    put_dx(row + 5u, column, t.r5);
+    put_dx(row + 6u, column, t.r6);
+    put_dx(row + 7u, column, t.r7);
+}
+
+// Zero where the gate is not positive.
+fn pass_gate(v: vec4<f32>, row: u32, column: u32) -> vec4<f32> {
+    let at = min(row, step.batch - 1u) * layer.inputs + min(column, layer.inputs - 1u);
+    return select(v, vec4<f32>(), four(gate, at, 4u) <= vec4<f32>());
+}
+
+fn pass_gates(t: Rows, row: u32, column: u32) -> Rows {
+    return Rows(
+        pass_gate(t.r0, row, column),
+        pass_gate(t.r1, row + 1u, column),
+        pass_gate(t.r2, row + 2u, column),
+        pass_gate(t.r3, row + 3u, column),
+        pass_gate(t.r4, row + 4u, column),
+        pass_gate(t.r5, row + 5u, column),
+        pass_gate(t.r6, row + 6u, column),
+        pass_gate(t.r7, row + 7u, column),
+    );
+}
+
+struct Tile {
+    t0: Rows,
+    t1: Rows,
+    t2: Rows,
+    t3: Rows,
+}
+
+fn nn_tile(b0: u32, i0: u32, lane: u32) -> Tile {
+    let n = layer.outputs;
+    let b = min(vec4<u32>(b0, b0 + 8u, b0 + 16u, b0 + 24u) + lane, vec4<u32>(step.batch - 1u)) * n;
+    let column = min(i0, layer.inputs - 1u);
+    var t0 = Rows();
+    var t1 = Rows();
+    var t2 = Rows();
+    var t3 = Rows();
+    for (var k = 0u; k < n; k += 4u) {
+        let live = n - k;
+        let o = min(vec4<u32>(k, k + 1u, k + 2u, k + 3u), vec4<u32>(n - 1u)) * layer.inputs + column;
+        let ws = mat4x4<f32>(four(nn_w, o.x, 4u), four(nn_w, o.y, 4u), four(nn_w, o.z, 4u), four(nn_w, o.w, 4u));
+        add(&t0, four(dz, b.x + k, live), ws);
+        add(&t1, four(dz, b.y + k, live), ws);
+        add(&t2, four(dz, b.z + k, live), ws);
+        add(&t3, four(dz, b.w + k, live), ws);
+    }
+    return Tile(t0, t1, t2, t3);
+}
+
+@compute @workgroup_size(8)
+fn matmul_nn_texels(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let b0 = group.y * 32u;
+    let i0 = group.x * 32u + 4u * lane;
+    if (b0 >= step.batch) {
+        return;
+    }
+    let tile = nn_tile(b0, i0, lane);
+    put_dxs(tile.t0, b0, i0);
+    put_dxs(tile.t1, b0 + 8u, i0);
+    put_dxs(tile.t2, b0 + 16u, i0);
+    put_dxs(tile.t3, b0 + 24u, i0);
+}
+
+@compute @workgroup_size(8)
+fn matmul_nn_gated_texels(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let b0 = group.y * 32u;
+    let i0 = group.x * 32u + 4u * lane;
+    if (b0 >= step.batch) {
+        return;
+    }
+    let tile = nn_tile(b0, i0, lane);
+    put_dxs(pass_gates(tile.t0, b0, i0), b0, i0);
+    put_dxs(pass_gates(tile.t1, b0 + 8u, i0), b0 + 8u, i0);
+    put_dxs(pass_gates(tile.t2, b0 + 16u, i0), b0 + 16u, i0);
+    put_dxs(pass_gates(tile.t3, b0 + 24u, i0), b0 + 24u, i0);
+}
+
+@group(0) @binding(1) var tn_dz: texture_2d<f32>;                 // [B, outputs]
+@group(0) @binding(2) var tn_x: texture_2d<f32>;                  // [B, inputs]
+@group(0) @binding(3) var<storage, read_write> dw: array<f32>;    // [outputs, inputs]
+
+fn put_dw(row: u32, column: u32, v: vec4<f32>) {
+    if (row < layer.outputs) {
+        let at = row * layer.inputs + column;
+        if (column < layer.inputs) { dw[at] = v.x; }
+        if (column + 1u < layer.inputs) { dw[at + 1u] = v.y; }
+        if (column + 2u < layer.inputs) { dw[at + 2u] = v.z; }
+        if (column + 3u < layer.inputs) { dw[at + 3u] = v.w; }
+    }
+}
+
+// Every fourth row.
+fn put_dws(t: Rows, row: u32, column: u32) {
+    put_dw(row, column, t.r0);
+    put_dw(row + 4u, column, t.r1);
+    put_dw(row + 8u, column, t.r2);
+    put_dw(row + 12u, column, t.r3);
+    put_dw(row + 16u, column, t.r4);
+    put_dw(row + 20u, column, t.r5);
+    put_dw(row + 24u, column, t.r6);
+    put_dw(row + 28u, column, t.r7);
+}
+
+// Four values of sample b, zero behind the last sample.
+fn sample(t: texture_2d<f32>, b: u32, width: u32, column: u32) -> vec4<f32> {
+    let v = four(t, min(b, step.batch - 1u) * width + column, 4u);
+    return select(vec4<f32>(), v, b < step.batch);
+}
+
+@compute @workgroup_size(8)
+fn matmul_tn_texels(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let o0 = group.y * 32u;
+    let i0 = group.x * 32u + 4u * lane;
+    let row = min(o0 + 4u * lane, layer.outputs - 1u);
+    let column = min(i0, layer.inputs - 1u);
+    var t0 = Rows();
+    var t1 = Rows();
+    var t2 = Rows();
+    var t3 = Rows();
+    for (var b = 0u; b < step.batch; b += 4u) {
+        let zs = transpose(mat4x4<f32>(
+            sample(tn_dz, b, layer.outputs, row),
+            sample(tn_dz, b + 1u, layer.outputs, row),
+            sample(tn_dz, b + 2u, layer.outputs, row),
+            sample(tn_dz, b + 3u, layer.outputs, row),
+        ));
+        let xs = mat4x4<f32>(
+            sample(tn_x, b, layer.inputs, column),
+            sample(tn_x, b + 1u, layer.inputs, column),
+            sample(tn_x, b + 2u, layer.inputs, column),
+            sample(tn_x, b + 3u, layer.inputs, column),
+        );
+        add(&t0, zs[0], xs);
+        add(&t1, zs[1], xs);
+        add(&t2, zs[2], xs);
+        add(&t3, zs[3], xs);
+    }
+    put_dws(t0, o0, i0);
+    put_dws(t1, o0 + 1u, i0);
+    put_dws(t2, o0 + 2u, i0);
+    put_dws(t3, o0 + 3u, i0);
+}
