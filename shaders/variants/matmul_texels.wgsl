@@ -3,7 +3,8 @@
 // A lane fetches four rows' values and all lanes get them by broadcast; operands come as texels, which llvmpipe
 // fetches several times faster than words of buffers. No workgroup memory, no barrier. Terms are added in the same
 // order as in matmul.wgsl.
-// WIDE: four floats in a texel; both widths are multiples of four. Else one float in a texel.
+// matmul_wide.wgsl or matmul_narrow.wgsl follows: four floats in a texel where both widths are multiples of four, else
+// one. Stores are few and short on purpose: llvmpipe keeps half a million instructions compiled and no more.
 
 struct MatmulParams {
     inputs: u32,
@@ -11,21 +12,6 @@ struct MatmulParams {
     relu: u32,
 }
 @group(0) @binding(0) var<uniform> layer: MatmulParams;
-
-const TEXTURE_WIDTH = 4096u;
-
-fn texel(t: texture_2d<f32>, i: u32) -> vec4<f32> {
-    return textureLoad(t, vec2<u32>(i % TEXTURE_WIDTH, i / TEXTURE_WIDTH), 0);
-}
-
-// Elements first .. first + 4; of the narrow kind those from `live` on are zero.
-fn four(t: texture_2d<f32>, first: u32, live: u32) -> vec4<f32> {
-    if (WIDE) {
-        return texel(t, first / 4u);
-    }
-    let v = vec4<f32>(texel(t, first).x, texel(t, first + 1u).x, texel(t, first + 2u).x, texel(t, first + 3u).x);
-    return select(vec4<f32>(), v, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(live));
-}
 
 // Four columns of eight rows.
 struct Rows {
@@ -63,17 +49,11 @@ fn add(t: ptr<function, Rows>, a: vec4<f32>, b: mat4x4<f32>) {
 @group(0) @binding(1) var x: texture_2d<f32>;                   // [B, inputs]
 @group(0) @binding(2) var w: texture_2d<f32>;                   // [outputs, inputs]
 @group(0) @binding(3) var<storage, read> bias: array<f32>;      // [outputs]
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;   // [B, outputs]
 
 fn put_y(row: u32, column: u32, sum: vec4<f32>, offset: vec4<f32>) {
     let z = sum + offset;
-    let v = select(z, select(z, vec4<f32>(), z <= vec4<f32>()), layer.relu != 0u);
     if (row < step.batch) {
-        let at = row * layer.outputs + column;
-        if (column < layer.outputs) { y[at] = v.x; }
-        if (column + 1u < layer.outputs) { y[at + 1u] = v.y; }
-        if (column + 2u < layer.outputs) { y[at + 2u] = v.z; }
-        if (column + 3u < layer.outputs) { y[at + 3u] = v.w; }
+        store_y(row, column, select(z, select(z, vec4<f32>(), z <= vec4<f32>()), layer.relu != 0u));
     }
 }
 
@@ -120,16 +100,10 @@ fn matmul_nt_texels(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
 
 @group(0) @binding(1) var dz: texture_2d<f32>;                    // [B, outputs]
 @group(0) @binding(2) var nn_w: texture_2d<f32>;                  // [outputs, inputs]
-@group(0) @binding(3) var<storage, read_write> dx: array<f32>;    // [B, inputs]
-@group(0) @binding(4) var gate: texture_2d<f32>;                  // [B, inputs]
 
 fn put_dx(row: u32, column: u32, v: vec4<f32>) {
     if (row < step.batch) {
-        let at = row * layer.inputs + column;
-        if (column < layer.inputs) { dx[at] = v.x; }
-        if (column + 1u < layer.inputs) { dx[at + 1u] = v.y; }
-        if (column + 2u < layer.inputs) { dx[at + 2u] = v.z; }
-        if (column + 3u < layer.inputs) { dx[at + 3u] = v.w; }
+        store_dx(row, column, v);
     }
 }
 
@@ -146,8 +120,7 @@ fn put_dxs(t: Rows, row: u32, column: u32) {
 
 // Zero where the gate is not positive.
 fn pass_gate(v: vec4<f32>, row: u32, column: u32) -> vec4<f32> {
-    let at = min(row, step.batch - 1u) * layer.inputs + min(column, layer.inputs - 1u);
-    return select(v, vec4<f32>(), four(gate, at, 4u) <= vec4<f32>());
+    return select(v, vec4<f32>(), gates(min(row, step.batch - 1u), min(column, layer.inputs - 1u)) <= vec4<f32>());
 }
 
 fn pass_gates(t: Rows, row: u32, column: u32) -> Rows {
@@ -220,15 +193,10 @@ fn matmul_nn_gated_texels(@builtin(workgroup_id) group: vec3<u32>, @builtin(loca
 
 @group(0) @binding(1) var tn_dz: texture_2d<f32>;                 // [B, outputs]
 @group(0) @binding(2) var tn_x: texture_2d<f32>;                  // [B, inputs]
-@group(0) @binding(3) var<storage, read_write> dw: array<f32>;    // [outputs, inputs]
 
 fn put_dw(row: u32, column: u32, v: vec4<f32>) {
     if (row < layer.outputs) {
-        let at = row * layer.inputs + column;
-        if (column < layer.inputs) { dw[at] = v.x; }
-        if (column + 1u < layer.inputs) { dw[at + 1u] = v.y; }
-        if (column + 2u < layer.inputs) { dw[at + 2u] = v.z; }
-        if (column + 3u < layer.inputs) { dw[at + 3u] = v.w; }
+        store_dw(row, column, v);
     }
 }
 
@@ -282,4 +250,21 @@ fn matmul_tn_texels(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
     put_dws(t1, o0 + 1u, i0);
     put_dws(t2, o0 + 2u, i0);
     put_dws(t3, o0 + 3u, i0);
+}
+
+@group(0) @binding(1) var bias_dz: texture_2d<f32>;                      // [B, outputs]
+@group(0) @binding(2) var<storage, read_write> d_bias4: array<vec4<f32>>; // [outputs]
+
+// Four columns an invocation.
+@compute @workgroup_size(8)
+fn bias_gradient_texels(@builtin(global_invocation_id) id: vec3<u32>) {
+    let fours = layer.outputs / 4u;
+    if (id.x >= fours) {
+        return;
+    }
+    var sum = vec4<f32>();
+    for (var b = 0u; b < step.batch; b++) {
+        sum += texel(bias_dz, b * fours + id.x);
+    }
+    d_bias4[id.x] = sum;
 }

@@ -53,7 +53,7 @@ pub static MATMUL_TN: Kernel =
     kernel("matmul_tn", [8, 8, 1], &[reads("tn_dz", Elem::F32), reads("tn_x", Elem::F32), writes("dw", Elem::F32)], matmul_tn, &variants::TN);
 /// `db = Σ_b dz`
 pub static BIAS_GRADIENT: Kernel =
-    kernel("bias_gradient", [64, 1, 1], &[reads("bias_dz", Elem::F32), writes("d_bias", Elem::F32)], bias_gradient, &[]);
+    kernel("bias_gradient", [64, 1, 1], &[reads("bias_dz", Elem::F32), writes("d_bias", Elem::F32)], bias_gradient, &variants::BIAS);
 
 /// This op's kernels.
 pub const KERNELS: &[&Kernel] = &[&MATMUL_NT, &MATMUL_NN, &MATMUL_NN_GATED, &MATMUL_TN, &BIAS_GRADIENT];

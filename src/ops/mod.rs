@@ -6,6 +6,7 @@ use crate::plan::Kernel;
 
 pub mod case;
 pub(crate) mod parallel;
+mod software;
 
 pub use case::Case;
 

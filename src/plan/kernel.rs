@@ -195,6 +195,8 @@ pub mod shared {
     pub const INDEX: &str = include_str!("../../shaders/shared/index.wgsl");
     /// The only rounding in WGSL.
     pub const QUANT: &str = include_str!("../../shaders/shared/quant.wgsl");
+    /// Textures in place of arrays.
+    pub const TEXELS: &str = include_str!("../../shaders/shared/texels.wgsl");
     /// Codes in words.
     pub const PACK: &str = include_str!("../../shaders/shared/pack.wgsl");
 }

@@ -117,7 +117,7 @@ impl Variant {
             Some(floats) => {
                 let texels = view.len / floats;
                 let side = traits.max_texture_side as usize;
-                view.len % floats == 0 && TEXTURE_WIDTH as usize <= side && texels.div_ceil(TEXTURE_WIDTH as usize) <= side
+                view.len % floats == 0 && TEXTURE_WIDTH as usize <= side && texels.div_ceil(TEXTURE_WIDTH as usize) < side
             }
         });
         subgroups && textures && (self.suits)(&Job::of(command))

@@ -37,9 +37,12 @@ impl Mirrors {
             return index;
         }
         let texels = (view.len / floats) as u32;
+        // llvmpipe compiles shaders anew for sides that are powers of two
+        let height = texels.div_ceil(TEXTURE_WIDTH).max(3);
+        let height = if height.is_power_of_two() { height + 1 } else { height };
         let texture = device.create_texture(&wgpu::TextureDescriptor {
             label: Some("texels"),
-            size: wgpu::Extent3d { width: TEXTURE_WIDTH, height: texels.div_ceil(TEXTURE_WIDTH), depth_or_array_layers: 1 },
+            size: wgpu::Extent3d { width: TEXTURE_WIDTH, height, depth_or_array_layers: 1 },
             mip_level_count: 1,
             sample_count: 1,
             dimension: wgpu::TextureDimension::D2,
