@@ -48,7 +48,8 @@ fn variants_are_valid_and_bind_what_their_kernels_bind() {
         let mut layouter = naga::proc::Layouter::default();
         layouter.update(module.to_ctx()).unwrap();
         let (mut bound, mut workgroup_bytes) = (0, 0);
-        for (handle, global) in module.global_variables.iter().filter(|(h, _)| !info.get_entry_point(index)[*h].is_empty()) {
+        let used = |handle| !info.get_entry_point(index)[handle].is_empty();
+        for (_, global) in module.global_variables.iter().filter(|(handle, _)| used(*handle)) {
             let declared = |binding: u32| (&kernel.bindings[binding as usize - 1], variant.forms[binding as usize - 1]);
             match (&global.binding, global.space) {
                 (_, naga::AddressSpace::WorkGroup) => workgroup_bytes += layouter[global.ty].size,

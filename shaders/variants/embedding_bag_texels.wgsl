@@ -33,7 +33,7 @@ fn gather_rows_fours(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_
     }
     let d = i % fours;
     let value = table4[rows[u] * fours + d];
-    if (gather.max_code > 0.0) {
+    if (opaque(select(0u, 1u, gather.max_code > 0.0), i) != 0u) {
         gathered4[u * fours + d] = quantized(value, scales[row_tables[u]], gather.max_code);
     } else {
         gathered4[u * fours + d] = value;
@@ -66,7 +66,7 @@ fn pool_bags_texels(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_w
     for (var j = bag_offsets[bag]; j < end; j++) {
         sum += texel(pool_gathered, bag_rows[j] * fours + d);
     }
-    if (pool.max_code > 0.0) {
+    if (opaque(select(0u, 1u, pool.max_code > 0.0), i) != 0u) {
         sum = quantized(sum, pool_scales[bag % pool.tables], pool.max_code);
     }
     pooled4[i] = sum;

@@ -23,12 +23,12 @@ fn group_scale_texels(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     var best = 0u;
     if (WIDE) {
-        let fours = group.group_len / 4u;
+        let fours = opaque(group.group_len / 4u, g);
         for (var i = 0u; i < fours; i++) {
             best = max(best, largest(texel(weights, g * fours + i)));
         }
     } else {
-        for (var i = 0u; i < group.group_len; i++) {
+        for (var i = 0u; i < opaque(group.group_len, g); i++) {
             best = max(best, abs_bits(texel(weights, g * group.group_len + i).x));
         }
     }

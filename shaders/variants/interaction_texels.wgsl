@@ -50,7 +50,7 @@ fn interaction_forward_texels(@builtin(global_invocation_id) id: vec3<u32>) {
     let i = row_of(pair);
     let j = pair - row_start(i);
     var sum = 0.0;
-    for (var d = 0u; d < fours; d++) {
+    for (var d = 0u; d < opaque(fours, b); d++) {
         let zero = texel(dense, first + d);
         let left = select(texel(pooled, table + (max(i, 1u) - 1u) * fours + d), zero, i == 0u);
         let right = select(texel(pooled, table + (max(j, 1u) - 1u) * fours + d), zero, j == 0u);
@@ -85,10 +85,10 @@ fn interaction_backward_texels(@builtin(global_invocation_id) id: vec3<u32>) {
     var sum = vec4<f32>();
     if (i > 0u) {
         sum += texel(d_joined, upstream + own).x * zero;
-    } else if (dot_of.diagonal != 0u) {
+    } else if (opaque(dot_of.diagonal, b) != 0u) {
         sum += 2.0 * texel(d_joined, upstream).x * zero;
     }
-    for (var j = 1u; j <= dot_of.tables; j++) {
+    for (var j = 1u; j <= opaque(dot_of.tables, b); j++) {
         let at = select(row_start(j) + i, own + j, j < i);
         let g = texel(d_joined, upstream + at).x;
         let term = select(g, 2.0 * g, i == j) * texel(pooled, table + (j - 1u) * fours);

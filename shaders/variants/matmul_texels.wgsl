@@ -72,7 +72,7 @@ fn put_ys(t: Rows, row: u32, column: u32, offset: vec4<f32>) {
 fn matmul_nt_texels(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let b0 = group.y * 32u;
     let o0 = group.x * 32u + 4u * lane;
-    let n = layer.inputs;
+    let n = opaque(layer.inputs, group.x);
     if (b0 >= step.batch) {
         return;
     }
@@ -144,7 +144,7 @@ struct Tile {
 }
 
 fn nn_tile(b0: u32, i0: u32, lane: u32) -> Tile {
-    let n = layer.outputs;
+    let n = opaque(layer.outputs, b0);
     let b = min(vec4<u32>(b0, b0 + 8u, b0 + 16u, b0 + 24u) + lane, vec4<u32>(step.batch - 1u)) * n;
     let column = min(i0, layer.inputs - 1u);
     var t0 = Rows();
@@ -228,7 +228,7 @@ fn matmul_tn_texels(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
     var t1 = Rows();
     var t2 = Rows();
     var t3 = Rows();
-    for (var b = 0u; b < step.batch; b += 4u) {
+    for (var b = 0u; b < opaque(step.batch, group.x); b += 4u) {
         let zs = transpose(mat4x4<f32>(
             sample(tn_dz, b, layer.outputs, row),
             sample(tn_dz, b + 1u, layer.outputs, row),
@@ -263,7 +263,7 @@ fn bias_gradient_texels(@builtin(global_invocation_id) id: vec3<u32>) {
         return;
     }
     var sum = vec4<f32>();
-    for (var b = 0u; b < step.batch; b++) {
+    for (var b = 0u; b < opaque(step.batch, id.x); b++) {
         sum += texel(bias_dz, b * fours + id.x);
     }
     d_bias4[id.x] = sum;
