@@ -48,7 +48,7 @@ fn variants_are_valid_and_bind_what_their_kernels_bind() {
         let mut layouter = naga::proc::Layouter::default();
         layouter.update(module.to_ctx()).unwrap();
         let (mut bound, mut workgroup_bytes) = (0, 0);
-        let used = |handle| !info.get_entry_point(index)[handle].is_empty();
+        let used = |handle: naga::Handle<naga::GlobalVariable>| !info.get_entry_point(index)[handle].is_empty();
         for (_, global) in module.global_variables.iter().filter(|(handle, _)| used(*handle)) {
             let declared = |binding: u32| (&kernel.bindings[binding as usize - 1], variant.forms[binding as usize - 1]);
             match (&global.binding, global.space) {
@@ -66,7 +66,11 @@ fn variants_are_valid_and_bind_what_their_kernels_bind() {
                 }
                 (Some(b), naga::AddressSpace::Handle) => {
                     let (binding, form) = declared(b.binding);
-                    assert!(form.floats().is_some() && binding.access == Access::Read && binding.elem == Elem::F32, "{name} {}", binding.name);
+                    assert!(
+                        form.floats().is_some() && binding.access == Access::Read && binding.elem == Elem::F32,
+                        "{name} {}",
+                        binding.name
+                    );
                     assert_eq!(global.name.as_deref(), Some(binding.name), "{name}");
                     bound += 1;
                 }

@@ -1,4 +1,4 @@
-// For matmul_texels.wgsl: any widths, a texel holds one float.
+// For matmul_texels.wgsl: any width of the inputs, a texel holds one float.
 
 // Elements first .. first + 4; those from `live` on are zero.
 fn four(t: texture_2d<f32>, first: u32, live: u32) -> vec4<f32> {
@@ -6,18 +6,9 @@ fn four(t: texture_2d<f32>, first: u32, live: u32) -> vec4<f32> {
     return select(vec4<f32>(), v, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(live));
 }
 
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;    // [B, outputs]
 @group(0) @binding(3) var<storage, read_write> dx: array<f32>;   // [B, inputs]
 @group(0) @binding(3) var<storage, read_write> dw: array<f32>;   // [outputs, inputs]
 @group(0) @binding(4) var<storage, read> gate: array<f32>;       // [B, inputs]
-
-fn store_y(row: u32, column: u32, v: vec4<f32>) {
-    for (var c = 0u; c < 4u; c++) {
-        if (column + c < layer.outputs) {
-            y[row * layer.outputs + column + c] = v[c];
-        }
-    }
-}
 
 fn store_dx(row: u32, column: u32, v: vec4<f32>) {
     for (var c = 0u; c < 4u; c++) {

@@ -3,8 +3,9 @@
 // A lane fetches four rows' values and all lanes get them by broadcast; operands come as texels, which llvmpipe
 // fetches several times faster than words of buffers. No workgroup memory, no barrier. Terms are added in the same
 // order as in matmul.wgsl.
-// matmul_wide.wgsl or matmul_narrow.wgsl follows: four floats in a texel where both widths are multiples of four, else
-// one. Stores are few and short on purpose: llvmpipe keeps half a million instructions compiled and no more.
+// matmul_wide.wgsl or matmul_narrow.wgsl follows for what has rows of the inputs' width (four floats in a texel where
+// that is a multiple of four, else one), matmul_wide_outputs.wgsl or
+// matmul_narrow_outputs.wgsl for what has rows of the outputs'. Stores are few and short on purpose: llvmpipe keeps half a million instructions compiled and no more.
 
 struct MatmulParams {
     inputs: u32,
@@ -155,10 +156,10 @@ fn nn_tile(b0: u32, i0: u32, lane: u32) -> Tile {
         let live = n - k;
         let o = min(vec4<u32>(k, k + 1u, k + 2u, k + 3u), vec4<u32>(n - 1u)) * layer.inputs + column;
         let ws = mat4x4<f32>(four(nn_w, o.x, 4u), four(nn_w, o.y, 4u), four(nn_w, o.z, 4u), four(nn_w, o.w, 4u));
-        add(&t0, four(dz, b.x + k, live), ws);
-        add(&t1, four(dz, b.y + k, live), ws);
-        add(&t2, four(dz, b.z + k, live), ws);
-        add(&t3, four(dz, b.w + k, live), ws);
+        add(&t0, four_outputs(dz, b.x + k, live), ws);
+        add(&t1, four_outputs(dz, b.y + k, live), ws);
+        add(&t2, four_outputs(dz, b.z + k, live), ws);
+        add(&t3, four_outputs(dz, b.w + k, live), ws);
     }
     return Tile(t0, t1, t2, t3);
 }
@@ -213,8 +214,13 @@ fn put_dws(t: Rows, row: u32, column: u32) {
 }
 
 // Four values of sample b, zero behind the last sample.
-fn sample(t: texture_2d<f32>, b: u32, width: u32, column: u32) -> vec4<f32> {
-    let v = four(t, min(b, step.batch - 1u) * width + column, 4u);
+fn dz_of(b: u32, column: u32) -> vec4<f32> {
+    let v = four_outputs(tn_dz, min(b, step.batch - 1u) * layer.outputs + column, 4u);
+    return select(vec4<f32>(), v, b < step.batch);
+}
+
+fn x_of(b: u32, column: u32) -> vec4<f32> {
+    let v = four(tn_x, min(b, step.batch - 1u) * layer.inputs + column, 4u);
     return select(vec4<f32>(), v, b < step.batch);
 }
 
@@ -230,16 +236,16 @@ fn matmul_tn_texels(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
     var t3 = Rows();
     for (var b = 0u; b < opaque(step.batch, group.x); b += 4u) {
         let zs = transpose(mat4x4<f32>(
-            sample(tn_dz, b, layer.outputs, row),
-            sample(tn_dz, b + 1u, layer.outputs, row),
-            sample(tn_dz, b + 2u, layer.outputs, row),
-            sample(tn_dz, b + 3u, layer.outputs, row),
+            dz_of(b, row),
+            dz_of(b + 1u, row),
+            dz_of(b + 2u, row),
+            dz_of(b + 3u, row),
         ));
         let xs = mat4x4<f32>(
-            sample(tn_x, b, layer.inputs, column),
-            sample(tn_x, b + 1u, layer.inputs, column),
-            sample(tn_x, b + 2u, layer.inputs, column),
-            sample(tn_x, b + 3u, layer.inputs, column),
+            x_of(b, column),
+            x_of(b + 1u, column),
+            x_of(b + 2u, column),
+            x_of(b + 3u, column),
         );
         add(&t0, zs[0], xs);
         add(&t1, zs[1], xs);

@@ -1,20 +1,26 @@
-//! The GPU engine: the only file of the library that names wgpu. Pipelines, buffers and bind groups
-//! are made at load; a step is one encoder, one compute pass, one submission.
+//! The GPU engine: the only part of the library that names wgpu. Pipelines, buffers and bind groups
+//! are made at load; a step is one encoder and one submission, and one compute pass unless copies to texels
+//! come between.
 
 use super::{Engine, Local};
 use crate::error::{Error, Result};
 use crate::plan::schedule::{Limits, Schedule};
-use crate::plan::variant::{self, Choice, Form, Traits, Variant};
-use crate::plan::{Access, Command, Kernel, StepUniform, View};
+use crate::plan::variant::{self, Choice, Traits};
+use crate::plan::{StepUniform, View};
+use load::{Dispatch, Loader, make_buffer, uniform_entry};
 use std::collections::VecDeque;
 use texels::Mirrors;
 
+mod load;
 mod texels;
 
 /// Bytes of one chunk of the staging ring that carries what the host writes.
 const STAGING_CHUNK: u64 = 1 << 20;
 /// Steps that may be under way before the host waits for the oldest.
 const IN_FLIGHT: usize = 3;
+/// Buffers to read through that are kept, and the largest of them in bytes.
+const KEPT_LANDINGS: usize = 4;
+const KEPT_LANDING: u64 = 1 << 24;
 
 /// An adapter and what it says of itself.
 #[derive(Debug)]
@@ -108,17 +114,6 @@ pub async fn adapters() -> Vec<GpuAdapter> {
     found
 }
 
-struct Dispatch {
-    pipeline: wgpu::ComputePipeline,
-    group: wgpu::BindGroup,
-    grid: [u32; 3],
-    label: String,
-    /// Textures it reads.
-    textures: Vec<usize>,
-    /// Those of them that are copied anew when its phase runs.
-    stale: Vec<usize>,
-}
-
 /// A schedule on a GPU.
 pub struct GpuEngine {
     device: wgpu::Device,
@@ -132,6 +127,8 @@ pub struct GpuEngine {
     belt: wgpu::util::StagingBelt,
     encoder: Option<wgpu::CommandEncoder>,
     in_flight: VecDeque<wgpu::SubmissionIndex>,
+    /// Where reads land, kept for the next ones.
+    landings: Vec<wgpu::Buffer>,
 }
 
 impl std::fmt::Debug for GpuEngine {
@@ -198,7 +195,20 @@ impl GpuEngine {
             Err(device_error("the device has too little memory; use model.max_rows, a smaller batch or --device cpu")(e))
         })?;
         let belt = wgpu::util::StagingBelt::new(device.clone(), STAGING_CHUNK);
-        Ok(GpuEngine { device, queue, schedule, slots, mirrors, phases, step, step_group, belt, encoder: None, in_flight: VecDeque::new() })
+        Ok(GpuEngine {
+            device,
+            queue,
+            schedule,
+            slots,
+            mirrors,
+            phases,
+            step,
+            step_group,
+            belt,
+            encoder: None,
+            in_flight: VecDeque::new(),
+            landings: Vec::new(),
+        })
     }
 
     fn encoder(&mut self) -> wgpu::CommandEncoder {
@@ -227,6 +237,15 @@ impl GpuEngine {
         self.poll(wgpu::PollType::Poll)
     }
 
+    /// A buffer of at least `size` bytes to read through.
+    fn landing(&mut self, size: u64) -> wgpu::Buffer {
+        let fits = self.landings.iter().enumerate().filter(|(_, l)| l.size() >= size);
+        match fits.min_by_key(|(_, l)| l.size()).map(|(i, _)| i) {
+            Some(kept) => self.landings.swap_remove(kept),
+            None => make_buffer(&self.device, "readback", size, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST),
+        }
+    }
+
     fn poll(&self, how: wgpu::PollType) -> Result<()> {
         self.device.poll(how).map(|_| ()).map_err(|e| Error::Device(format!("the device stopped answering: {e}")))
     }
@@ -236,154 +255,27 @@ impl GpuEngine {
         let mut encoder = self.encoder();
         let target = self.step.clone();
         self.stage(&mut encoder, &target, 0, bytemuck::bytes_of(step));
-        let dispatches: Vec<&Dispatch> = list.iter().flat_map(|(phase, range)| &self.phases[*phase][range.clone()]).collect();
-        let copies = |d: &Dispatch| !if alone { &d.textures } else { &d.stale }.is_empty();
-        let mut rest = dispatches.as_slice();
-        while let Some(first) = rest.first() {
-            for &texture in if alone { &first.textures } else { &first.stale } {
-                self.mirrors.copy(&mut encoder, &self.slots, texture);
+        let mut pass: Option<wgpu::ComputePass<'static>> = None;
+        for d in list.iter().flat_map(|(phase, range)| &self.phases[*phase][range.clone()]) {
+            let copies = if alone { &d.textures } else { &d.stale };
+            if !copies.is_empty() {
+                drop(pass.take());
+                copies.iter().for_each(|&texture| self.mirrors.copy(&mut encoder, &self.slots, texture));
             }
-            let count = 1 + rest[1..].iter().position(|d| copies(d)).unwrap_or(rest.len() - 1);
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            pass.set_bind_group(1, &self.step_group, &[]);
-            for d in &rest[..count] {
-                pass.set_pipeline(&d.pipeline);
-                pass.set_bind_group(0, &d.group, &[]);
-                pass.insert_debug_marker(&d.label);
-                pass.dispatch_workgroups(d.grid[0], d.grid[1], d.grid[2]);
-            }
-            rest = &rest[count..];
+            let pass = pass.get_or_insert_with(|| {
+                let mut begun = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()).forget_lifetime();
+                begun.set_bind_group(1, &self.step_group, &[]);
+                begun
+            });
+            pass.set_pipeline(&d.pipeline);
+            pass.set_bind_group(0, &d.group, &[]);
+            pass.insert_debug_marker(&d.label);
+            pass.dispatch_workgroups(d.grid[0], d.grid[1], d.grid[2]);
         }
+        drop(pass);
         self.submit(encoder);
         self.throttle()
     }
-}
-
-fn make_buffer(device: &wgpu::Device, label: &str, size: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
-    device.create_buffer(&wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false })
-}
-
-fn buffer_entry(binding: u32, ty: wgpu::BufferBindingType) -> wgpu::BindGroupLayoutEntry {
-    let ty = wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None };
-    wgpu::BindGroupLayoutEntry { binding, visibility: wgpu::ShaderStages::COMPUTE, ty, count: None }
-}
-
-fn uniform_entry(binding: u32) -> wgpu::BindGroupLayoutEntry {
-    buffer_entry(binding, wgpu::BufferBindingType::Uniform)
-}
-
-fn texture_entry(binding: u32) -> wgpu::BindGroupLayoutEntry {
-    let ty = wgpu::BindingType::Texture {
-        sample_type: wgpu::TextureSampleType::Float { filterable: false },
-        view_dimension: wgpu::TextureViewDimension::D2,
-        multisampled: false,
-    };
-    wgpu::BindGroupLayoutEntry { binding, visibility: wgpu::ShaderStages::COMPUTE, ty, count: None }
-}
-
-/// Picks the variant of a command.
-type Pick<'a> = &'a dyn Fn(&Command) -> Option<&'static Variant>;
-
-/// Makes the dispatches of a schedule; one pipeline for each kernel or variant.
-struct Loader<'a> {
-    device: &'a wgpu::Device,
-    schedule: &'a Schedule,
-    slots: &'a [wgpu::Buffer],
-    params: &'a wgpu::Buffer,
-    step_layout: &'a wgpu::BindGroupLayout,
-}
-
-impl Loader<'_> {
-    fn phases(&self, mirrors: &mut Mirrors, pick: Pick<'_>) -> Vec<Vec<Dispatch>> {
-        let mut pipelines: Vec<(&'static str, wgpu::ComputePipeline, wgpu::BindGroupLayout)> = Vec::new();
-        let mut offset = 0;
-        let mut phases = Vec::new();
-        for phase in &self.schedule.plan.phases {
-            mirrors.begin_phase();
-            let mut list = Vec::new();
-            for command in &phase.commands {
-                let variant = pick(command);
-                let name = variant.map_or(command.kernel.name, |v| v.name);
-                let known = pipelines.iter().position(|p| p.0 == name);
-                let index = known.unwrap_or_else(|| {
-                    let (pipeline, layout) = self.pipeline(command.kernel, variant);
-                    pipelines.push((name, pipeline, layout));
-                    pipelines.len() - 1
-                });
-                let (_, pipeline, layout) = &pipelines[index];
-                let bound: Vec<Option<usize>> = (0..command.views.len())
-                    .map(|i| form(variant, i).floats().map(|n| mirrors.texture(self.device, self.schedule, &command.views[i], n)))
-                    .collect();
-                let group = self.group(layout, offset, command, mirrors, &bound);
-                offset += command.params.len().next_multiple_of(256) as u64;
-                let textures: Vec<usize> = bound.into_iter().flatten().collect();
-                let stale = mirrors.stale(&textures);
-                mirrors.written(self.schedule, command);
-                let grid = variant.map_or(command.grid, |v| (v.grid)(&variant::Job::of(command)));
-                list.push(Dispatch { pipeline: pipeline.clone(), group, grid, label: command.label.clone(), textures, stale });
-            }
-            phases.push(list);
-        }
-        phases
-    }
-
-    fn pipeline(&self, kernel: &'static Kernel, variant: Option<&'static Variant>) -> (wgpu::ComputePipeline, wgpu::BindGroupLayout) {
-        let mut entries = vec![uniform_entry(0)];
-        for (i, binding) in kernel.bindings.iter().enumerate() {
-            let read_only = binding.access == Access::Read;
-            entries.push(match form(variant, i) {
-                Form::Storage => buffer_entry(i as u32 + 1, wgpu::BufferBindingType::Storage { read_only }),
-                Form::Texels | Form::Texels4 => texture_entry(i as u32 + 1),
-            });
-        }
-        let (name, entry) = variant.map_or((kernel.name, kernel.name), |v| (v.name, v.entry));
-        let layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(name), entries: &entries });
-        let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(name),
-            bind_group_layouts: &[Some(&layout), Some(self.step_layout)],
-            immediate_size: 0,
-        });
-        let text = variant.map_or_else(|| kernel.wgsl(), Variant::wgsl);
-        let module = self
-            .device
-            .create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(kernel.op), source: wgpu::ShaderSource::Wgsl(text.into()) });
-        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(name),
-            layout: Some(&pipeline_layout),
-            module: &module,
-            entry_point: Some(entry),
-            compilation_options: Default::default(),
-            cache: None,
-        });
-        (pipeline, layout)
-    }
-
-    /// `bound`: the texture of each view that is bound as one.
-    fn group(
-        &self,
-        layout: &wgpu::BindGroupLayout,
-        params_offset: u64,
-        command: &Command,
-        mirrors: &Mirrors,
-        bound: &[Option<usize>],
-    ) -> wgpu::BindGroup {
-        let range =
-            |buffer, offset, size| wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(size) });
-        let textures: Vec<Option<wgpu::TextureView>> = bound.iter().map(|t| t.map(|t| mirrors.view(t))).collect();
-        let params_len = command.params.len().next_multiple_of(16) as u64;
-        let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: range(self.params, params_offset, params_len) }];
-        for (i, (view, texture)) in command.views.iter().zip(&textures).enumerate() {
-            let buffer = &self.slots[self.schedule.slot(view)];
-            let words = || range(buffer, 4 * view.offset as u64, 4 * view.len as u64);
-            let resource = texture.as_ref().map_or_else(words, wgpu::BindingResource::TextureView);
-            entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource });
-        }
-        self.device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout, entries: &entries })
-    }
-}
-
-fn form(variant: Option<&Variant>, binding: usize) -> Form {
-    variant.map_or(Form::Storage, |v| v.forms[binding])
 }
 
 impl Engine for GpuEngine {
@@ -412,21 +304,23 @@ impl Engine for GpuEngine {
     fn read(&mut self, view: View) -> Local<'_, Result<Vec<u32>>> {
         Box::pin(async move {
             let size = 4 * view.len as u64;
-            let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-            let landing = make_buffer(&self.device, "readback", size, usage);
+            let landing = self.landing(size);
             let mut encoder = self.encoder();
             encoder.copy_buffer_to_buffer(&self.slots[self.schedule.slot(&view)], 4 * view.offset as u64, &landing, 0, size);
             self.submit(encoder);
             let (sender, receiver) = futures_channel::oneshot::channel();
-            landing.map_async(wgpu::MapMode::Read, .., move |outcome| {
+            landing.map_async(wgpu::MapMode::Read, ..size, move |outcome| {
                 let _ = sender.send(outcome); // the receiver lives until the end of this function
             });
             self.poll(wgpu::PollType::wait_indefinitely())?;
             self.in_flight.clear();
             let lost = |text: String| Error::Device(format!("reading back from the device failed: {text}"));
             receiver.await.map_err(|e| lost(e.to_string()))?.map_err(|e| lost(e.to_string()))?;
-            let words = bytemuck::pod_collect_to_vec(&landing.get_mapped_range(..).map_err(|e| lost(e.to_string()))?);
+            let words = bytemuck::pod_collect_to_vec(&landing.get_mapped_range(..size).map_err(|e| lost(e.to_string()))?);
             landing.unmap();
+            if landing.size() <= KEPT_LANDING && self.landings.len() < KEPT_LANDINGS {
+                self.landings.push(landing);
+            }
             Ok(words)
         })
     }

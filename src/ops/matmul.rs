@@ -239,5 +239,6 @@ pub fn cases() -> Vec<Case> {
         case(128, 256, 1, false),
         case(601, 40, 12, true),
         case(35, 64, 36, false),
+        case(20, 7, 12, false),
     ]
 }

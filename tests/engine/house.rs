@@ -153,8 +153,11 @@ fn unsafe_code_stands_in_two_files() {
 #[test]
 fn ops_and_shaders_come_in_pairs() {
     let stem = |name: &str| Path::new(name).file_stem().unwrap().to_string_lossy().to_string();
-    let shaders: Vec<String> =
-        files("shaders", "wgsl").iter().filter(|(name, _)| !name.starts_with("shaders/shared/") && !name.starts_with("shaders/variants/")).map(|(name, _)| stem(name)).collect();
+    let shaders: Vec<String> = files("shaders", "wgsl")
+        .iter()
+        .filter(|(name, _)| !name.starts_with("shaders/shared/") && !name.starts_with("shaders/variants/"))
+        .map(|(name, _)| stem(name))
+        .collect();
     let ops: Vec<(String, String)> = files("src/ops", "rs").into_iter().filter(|(_, text)| text.contains("pub const KERNELS")).collect();
     assert_eq!(shaders, ops.iter().map(|(name, _)| stem(name)).collect::<Vec<_>>());
     assert!(shaders.len() >= 9);
