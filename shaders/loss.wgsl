@@ -25,13 +25,9 @@ fn loss_gradient(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_work
     let t = labels[b];
     let e = exp(-abs(x));
     let p = select(1.0, e, x < 0.0) / (1.0 + e);
-    if (settings.mse != 0u) {
-        losses[b] = (p - t) * (p - t);
-        d_logits[b] = 2.0 * (p - t) * p * (1.0 - p) * step.inv_batch;
-    } else {
-        losses[b] = select(0.0, x, x > 0.0) - x * t + log(1.0 + e);
-        d_logits[b] = (p - t) * step.inv_batch;
-    }
+    let mse = settings.mse != 0u;
+    losses[b] = select(select(0.0, x, x > 0.0) - x * t + log(1.0 + e), (p - t) * (p - t), mse);
+    d_logits[b] = select((p - t) * step.inv_batch, 2.0 * (p - t) * p * (1.0 - p) * step.inv_batch, mse);
     logit_ring[step.slot * settings.stride + b] = x;
 }
 

@@ -7,6 +7,7 @@ use crate::engine::gpu::{GpuAdapter, GpuEngine};
 use crate::engine::{Engine, TimedRun};
 use crate::error::{Error, Result};
 use crate::plan::schedule::Schedule;
+use crate::plan::variant::Choice;
 use crate::plan::{StepUniform, View};
 use crate::step::{self, Capacity, Recorded, phase};
 use crate::tables::Tables;
@@ -217,7 +218,7 @@ impl Session {
         let tables = Tables::new(&shape.rows, shape.dim, max_binding)?;
         let recorded = step::record(shape, config, &tables, max_bag, Session::RING);
         let schedule = Schedule::new(recorded.plan.clone(), &adapter.limits)?;
-        let engine = Box::new(GpuEngine::load_with(adapter, schedule, profile).await?);
+        let engine = Box::new(GpuEngine::load_with(adapter, schedule, Choice::Best, profile).await?);
         Ok(Session::assemble(shape, config, max_bag, tables, recorded, engine, DeviceInfo::of(Some(adapter), reason)))
     }
 

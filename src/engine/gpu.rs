@@ -1,11 +1,18 @@
 //! The GPU engine: with its parts the only file of the library that names wgpu. Pipelines, buffers and bind groups
-//! are made at load; a step is one encoder, one compute pass, one submission.
+//! are made at load; a step is one encoder and one submission, and one compute pass unless copies to texels
+//! come between.
 
 use super::{Engine, Local, TimedRun};
 use crate::error::{Error, Result};
 use crate::plan::schedule::{Limits, Schedule};
-use crate::plan::{Access, Kernel, StepUniform, View};
+use crate::plan::variant::{self, Choice, Traits};
+use crate::plan::{StepUniform, View};
+use load::{Dispatch, Loader, make_buffer, uniform_entry};
 use std::collections::VecDeque;
+use texels::Mirrors;
+
+mod load;
+mod texels;
 
 mod profile;
 use profile::Stopwatch;
@@ -14,6 +21,9 @@ use profile::Stopwatch;
 const STAGING_CHUNK: u64 = 1 << 20;
 /// Steps that may be under way before the host waits for the oldest.
 const IN_FLIGHT: usize = 3;
+/// Buffers to read through that are kept, and the largest of them in bytes.
+const KEPT_LANDINGS: usize = 4;
+const KEPT_LANDING: u64 = 1 << 24;
 
 /// An adapter and what it says of itself.
 #[derive(Debug)]
@@ -33,6 +43,8 @@ pub struct GpuAdapter {
     pub max_workgroup_storage: u32,
     /// Features that matter here.
     pub features: Vec<String>,
+    /// What variants of kernels are chosen by.
+    pub traits: Traits,
 }
 
 impl GpuAdapter {
@@ -74,6 +86,11 @@ impl GpuAdapter {
             },
             max_workgroup_storage: limits.max_compute_workgroup_storage_size,
             features: names,
+            traits: Traits {
+                software: info.device_type == wgpu::DeviceType::Cpu,
+                subgroups: features.contains(wgpu::Features::SUBGROUP).then_some((info.subgroup_min_size, info.subgroup_max_size)),
+                max_texture_side: limits.max_texture_dimension_2d,
+            },
             adapter,
         }
     }
@@ -100,28 +117,13 @@ pub async fn adapters() -> Vec<GpuAdapter> {
     found
 }
 
-struct Dispatch {
-    pipeline: wgpu::ComputePipeline,
-    group: wgpu::BindGroup,
-    grid: [u32; 3],
-    label: String,
-}
-
-impl Dispatch {
-    fn record(&self, pass: &mut wgpu::ComputePass<'_>) {
-        pass.set_pipeline(&self.pipeline);
-        pass.set_bind_group(0, &self.group, &[]);
-        pass.insert_debug_marker(&self.label);
-        pass.dispatch_workgroups(self.grid[0], self.grid[1], self.grid[2]);
-    }
-}
-
 /// A schedule on a GPU.
 pub struct GpuEngine {
     device: wgpu::Device,
     queue: wgpu::Queue,
     schedule: Schedule,
     slots: Vec<wgpu::Buffer>,
+    mirrors: Mirrors,
     phases: Vec<Vec<Dispatch>>,
     step: wgpu::Buffer,
     step_group: wgpu::BindGroup,
@@ -129,6 +131,8 @@ pub struct GpuEngine {
     encoder: Option<wgpu::CommandEncoder>,
     in_flight: VecDeque<wgpu::SubmissionIndex>,
     stopwatch: Option<Stopwatch>,
+    /// Where reads land, kept for the next ones.
+    landings: Vec<wgpu::Buffer>,
 }
 
 impl std::fmt::Debug for GpuEngine {
@@ -147,17 +151,22 @@ impl GpuEngine {
     /// # Errors
     /// When the device cannot be had, memory does not suffice, or the driver refuses a shader.
     pub async fn load(adapter: &GpuAdapter, schedule: Schedule) -> Result<GpuEngine> {
-        GpuEngine::load_with(adapter, schedule, false).await
+        GpuEngine::load_with(adapter, schedule, Choice::Best, false).await
     }
 
-    /// Like [`GpuEngine::load`]; with `profile` ready for [`Engine::run_timed`].
+    /// Like [`GpuEngine::load`], with variants of kernels picked as `choice` says; with `profile` ready for
+    /// [`Engine::run_timed`].
     ///
     /// # Errors
     /// As [`GpuEngine::load`].
-    pub async fn load_with(adapter: &GpuAdapter, schedule: Schedule, profile: bool) -> Result<GpuEngine> {
-        let required_features = if profile { profile::features(&adapter.adapter) } else { wgpu::Features::empty() };
-        let required_limits = adapter.adapter.limits();
-        let descriptor = wgpu::DeviceDescriptor { label: Some("dqrm"), required_features, required_limits, ..Default::default() };
+    pub async fn load_with(adapter: &GpuAdapter, schedule: Schedule, choice: Choice<'_>, profile: bool) -> Result<GpuEngine> {
+        let timestamps = if profile { profile::features(&adapter.adapter) } else { wgpu::Features::empty() };
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("dqrm"),
+            required_limits: adapter.adapter.limits(),
+            required_features: timestamps | adapter.adapter.features() & wgpu::Features::SUBGROUP,
+            ..Default::default()
+        };
         let opened = adapter.adapter.request_device(&descriptor).await;
         let (device, queue) = opened.map_err(|e| Error::Device(format!("cannot open `{}`: {e}", adapter.name)))?;
         let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
@@ -186,9 +195,11 @@ impl GpuEngine {
             layout: &step_layout,
             entries: &[wgpu::BindGroupEntry { binding: 0, resource: step.as_entire_binding() }],
         });
-        let phases = Loader { device: &device, schedule: &schedule, slots: &slots, params: &params, step_layout: &step_layout }.phases();
+        let mut mirrors = Mirrors::default();
+        let loader = Loader { device: &device, schedule: &schedule, slots: &slots, params: &params, step_layout: &step_layout };
+        let phases = loader.phases(&mut mirrors, &|command| variant::choose(&adapter.traits, command, choice));
 
-        let stopwatch = profile.then(|| Stopwatch::new(&device, &queue, &schedule, adapter.is_software()));
+        let stopwatch = profile.then(|| Stopwatch::new(&device, &queue, &schedule, adapter.is_software(), mirrors.is_empty()));
 
         validation.pop().await.map_or(Ok(()), |e| Err(device_error("the driver refused the plan")(e)))?;
         memory.pop().await.map_or(Ok(()), |e| {
@@ -200,6 +211,7 @@ impl GpuEngine {
             queue,
             schedule,
             slots,
+            mirrors,
             phases,
             step,
             step_group,
@@ -207,6 +219,7 @@ impl GpuEngine {
             encoder: None,
             in_flight: VecDeque::new(),
             stopwatch,
+            landings: Vec::new(),
         })
     }
 
@@ -236,110 +249,41 @@ impl GpuEngine {
         self.poll(wgpu::PollType::Poll)
     }
 
+    /// A buffer of at least `size` bytes to read through.
+    fn landing(&mut self, size: u64) -> wgpu::Buffer {
+        let fits = self.landings.iter().enumerate().filter(|(_, l)| l.size() >= size);
+        match fits.min_by_key(|(_, l)| l.size()).map(|(i, _)| i) {
+            Some(kept) => self.landings.swap_remove(kept),
+            None => make_buffer(&self.device, "readback", size, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST),
+        }
+    }
+
     fn poll(&self, how: wgpu::PollType) -> Result<()> {
         self.device.poll(how).map(|_| ()).map_err(|e| Error::Device(format!("the device stopped answering: {e}")))
     }
 
-    fn dispatch(&mut self, list: &[(usize, std::ops::Range<usize>)], step: &StepUniform) -> Result<()> {
+    /// Runs commands; `alone` makes all copies they read, whatever came before.
+    fn dispatch(&mut self, list: &[(usize, std::ops::Range<usize>)], step: &StepUniform, alone: bool) -> Result<()> {
         let mut encoder = self.encoder();
         let target = self.step.clone();
         self.stage(&mut encoder, &target, 0, bytemuck::bytes_of(step));
-        {
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            pass.set_bind_group(1, &self.step_group, &[]);
-            for (phase, range) in list {
-                self.phases[*phase][range.clone()].iter().for_each(|d| d.record(&mut pass));
+        let mut pass: Option<wgpu::ComputePass<'static>> = None;
+        for d in list.iter().flat_map(|(phase, range)| &self.phases[*phase][range.clone()]) {
+            let copies = if alone { &d.textures } else { &d.stale };
+            if !copies.is_empty() {
+                drop(pass.take());
+                copies.iter().for_each(|&texture| self.mirrors.copy(&mut encoder, &self.slots, texture));
             }
+            let pass = pass.get_or_insert_with(|| {
+                let mut begun = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()).forget_lifetime();
+                begun.set_bind_group(1, &self.step_group, &[]);
+                begun
+            });
+            d.record(pass);
         }
+        drop(pass);
         self.submit(encoder);
         self.throttle()
-    }
-}
-
-fn make_buffer(device: &wgpu::Device, label: &str, size: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
-    device.create_buffer(&wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false })
-}
-
-fn buffer_entry(binding: u32, ty: wgpu::BufferBindingType) -> wgpu::BindGroupLayoutEntry {
-    let ty = wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None };
-    wgpu::BindGroupLayoutEntry { binding, visibility: wgpu::ShaderStages::COMPUTE, ty, count: None }
-}
-
-fn uniform_entry(binding: u32) -> wgpu::BindGroupLayoutEntry {
-    buffer_entry(binding, wgpu::BufferBindingType::Uniform)
-}
-
-/// Makes the dispatches of a schedule; one pipeline for each kernel.
-struct Loader<'a> {
-    device: &'a wgpu::Device,
-    schedule: &'a Schedule,
-    slots: &'a [wgpu::Buffer],
-    params: &'a wgpu::Buffer,
-    step_layout: &'a wgpu::BindGroupLayout,
-}
-
-impl Loader<'_> {
-    fn phases(&self) -> Vec<Vec<Dispatch>> {
-        let mut pipelines: Vec<(&'static str, wgpu::ComputePipeline, wgpu::BindGroupLayout)> = Vec::new();
-        let mut offset = 0;
-        let mut phases = Vec::new();
-        for phase in &self.schedule.plan.phases {
-            let mut list = Vec::new();
-            for command in &phase.commands {
-                let known = pipelines.iter().position(|p| p.0 == command.kernel.name);
-                let index = known.unwrap_or_else(|| {
-                    let (pipeline, layout) = self.pipeline(command.kernel);
-                    pipelines.push((command.kernel.name, pipeline, layout));
-                    pipelines.len() - 1
-                });
-                let (_, pipeline, layout) = &pipelines[index];
-                let group = self.group(layout, command.params.len() as u64, offset, &command.views);
-                offset += command.params.len().next_multiple_of(256) as u64;
-                list.push(Dispatch { pipeline: pipeline.clone(), group, grid: command.grid, label: command.label.clone() });
-            }
-            phases.push(list);
-        }
-        phases
-    }
-
-    fn pipeline(&self, kernel: &'static Kernel) -> (wgpu::ComputePipeline, wgpu::BindGroupLayout) {
-        let mut entries = vec![uniform_entry(0)];
-        for (i, binding) in kernel.bindings.iter().enumerate() {
-            let read_only = binding.access == Access::Read;
-            entries.push(buffer_entry(i as u32 + 1, wgpu::BufferBindingType::Storage { read_only }));
-        }
-        let layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(kernel.name), entries: &entries });
-        let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(kernel.name),
-            bind_group_layouts: &[Some(&layout), Some(self.step_layout)],
-            immediate_size: 0,
-        });
-        let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
-            label: Some(kernel.op),
-            source: wgpu::ShaderSource::Wgsl(kernel.wgsl().into()),
-        });
-        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(kernel.name),
-            layout: Some(&pipeline_layout),
-            module: &module,
-            entry_point: Some(kernel.name),
-            compilation_options: Default::default(),
-            cache: None,
-        });
-        (pipeline, layout)
-    }
-
-    fn group(&self, layout: &wgpu::BindGroupLayout, params_len: u64, params_offset: u64, views: &[View]) -> wgpu::BindGroup {
-        let range =
-            |buffer, offset, size| wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(size) });
-        let mut entries =
-            vec![wgpu::BindGroupEntry { binding: 0, resource: range(self.params, params_offset, params_len.next_multiple_of(16)) }];
-        for (i, view) in views.iter().enumerate() {
-            let buffer = &self.slots[self.schedule.slot(view)];
-            let resource = range(buffer, 4 * view.offset as u64, 4 * view.len as u64);
-            entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource });
-        }
-        self.device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout, entries: &entries })
     }
 }
 
@@ -359,11 +303,11 @@ impl Engine for GpuEngine {
 
     fn run(&mut self, phases: &[usize], step: &StepUniform) -> Result<()> {
         let list: Vec<_> = phases.iter().map(|&p| (p, 0..self.phases[p].len())).collect();
-        self.dispatch(&list, step)
+        self.dispatch(&list, step, false)
     }
 
     fn run_command(&mut self, phase: usize, command: usize, step: &StepUniform) -> Result<()> {
-        self.dispatch(&[(phase, command..command + 1)], step)
+        self.dispatch(&[(phase, command..command + 1)], step, true)
     }
 
     fn run_timed(&mut self, phases: &[usize], step: &StepUniform, clock: &dyn Fn() -> f64) -> Result<TimedRun> {
@@ -373,21 +317,23 @@ impl Engine for GpuEngine {
     fn read(&mut self, view: View) -> Local<'_, Result<Vec<u32>>> {
         Box::pin(async move {
             let size = 4 * view.len as u64;
-            let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-            let landing = make_buffer(&self.device, "readback", size, usage);
+            let landing = self.landing(size);
             let mut encoder = self.encoder();
             encoder.copy_buffer_to_buffer(&self.slots[self.schedule.slot(&view)], 4 * view.offset as u64, &landing, 0, size);
             self.submit(encoder);
             let (sender, receiver) = futures_channel::oneshot::channel();
-            landing.map_async(wgpu::MapMode::Read, .., move |outcome| {
+            landing.map_async(wgpu::MapMode::Read, ..size, move |outcome| {
                 let _ = sender.send(outcome); // the receiver lives until the end of this function
             });
             self.poll(wgpu::PollType::wait_indefinitely())?;
             self.in_flight.clear();
             let lost = |text: String| Error::Device(format!("reading back from the device failed: {text}"));
             receiver.await.map_err(|e| lost(e.to_string()))?.map_err(|e| lost(e.to_string()))?;
-            let words = bytemuck::pod_collect_to_vec(&landing.get_mapped_range(..).map_err(|e| lost(e.to_string()))?);
+            let words = bytemuck::pod_collect_to_vec(&landing.get_mapped_range(..size).map_err(|e| lost(e.to_string()))?);
             landing.unmap();
+            if landing.size() <= KEPT_LANDING && self.landings.len() < KEPT_LANDINGS {
+                self.landings.push(landing);
+            }
             Ok(words)
         })
     }

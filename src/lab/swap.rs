@@ -80,7 +80,7 @@ impl Swap {
         for &kernel in kernels {
             let shared: Vec<&'static str> =
                 kernel.shared.iter().copied().filter(|text| !declared(text).any(|n| own.contains(&n))).collect();
-            let replacement = Kernel { source, shared: Box::leak(shared.into_boxed_slice()), ..*kernel };
+            let replacement = Kernel { source, shared: Box::leak(shared.into_boxed_slice()), variants: &[], ..*kernel };
             let shader = Shader::parse(&replacement, file).map_err(|finding| Error::Shader(finding.to_string()))?;
             let Some(workgroup) = shader.workgroup(kernel.name) else {
                 there = shader.entry_points().map(str::to_string).collect();

@@ -30,6 +30,7 @@ pub static CONCAT_FORWARD: Kernel = Kernel {
     params: ConcatParams::FIELDS,
     bindings: &[reads("dense", Elem::F32), reads("pooled", Elem::F32), writes("joined", Elem::F32)],
     twin: concat_forward,
+    variants: &[],
 };
 
 /// And back.
@@ -42,6 +43,7 @@ pub static CONCAT_BACKWARD: Kernel = Kernel {
     params: ConcatParams::FIELDS,
     bindings: &[reads("dense", Elem::F32), reads("d_joined", Elem::F32), writes("d_dense", Elem::F32), writes("d_pooled", Elem::F32)],
     twin: concat_backward,
+    variants: &[],
 };
 
 /// This op's kernels.

@@ -25,6 +25,7 @@ pub static COPY: Kernel = Kernel {
     params: CopyParams::FIELDS,
     bindings: &[reads("source", Elem::F32), writes("copied", Elem::F32)],
     twin: copy,
+    variants: &[],
 };
 
 /// This op's kernels.

@@ -6,7 +6,9 @@ use super::parallel;
 use crate::config::{DenseOptimizer, Optim};
 use crate::params;
 use crate::plan::kernel::{reads, shared, updates};
-use crate::plan::{Args, Binding, Elem, Kernel, Plan, View, grid};
+use crate::plan::{Args, Binding, Elem, Kernel, Plan, Variant, View, grid};
+
+mod variants;
 
 params!(
     /// Parameters of all three.
@@ -27,16 +29,16 @@ const SHARED: &[&str] = &[shared::STEP, shared::INDEX];
 const BINDINGS: &[Binding] =
     &[reads("gradients", Elem::F32), updates("weights", Elem::F32), updates("squares", Elem::F32), updates("moments", Elem::F32)];
 
-const fn kernel(name: &'static str, bindings: &'static [Binding], twin: fn(Args<'_>)) -> Kernel {
-    Kernel { name, op: "dense_update", source: SOURCE, shared: SHARED, workgroup: [64, 1, 1], params: DenseParams::FIELDS, bindings, twin }
+const fn kernel(name: &'static str, bindings: &'static [Binding], twin: fn(Args<'_>), variants: &'static [Variant]) -> Kernel {
+    Kernel { name, op: "dense_update", source: SOURCE, shared: SHARED, workgroup: [64, 1, 1], params: DenseParams::FIELDS, bindings, twin, variants }
 }
 
 /// `w -= lr g`
-pub static DENSE_SGD: Kernel = kernel("dense_sgd", BINDINGS.split_at(2).0, dense_sgd);
+pub static DENSE_SGD: Kernel = kernel("dense_sgd", BINDINGS.split_at(2).0, dense_sgd, &variants::SGD);
 /// Adagrad.
-pub static DENSE_ADAGRAD: Kernel = kernel("dense_adagrad", BINDINGS.split_at(3).0, dense_adagrad);
+pub static DENSE_ADAGRAD: Kernel = kernel("dense_adagrad", BINDINGS.split_at(3).0, dense_adagrad, &[]);
 /// Adam.
-pub static DENSE_ADAM: Kernel = kernel("dense_adam", BINDINGS, dense_adam);
+pub static DENSE_ADAM: Kernel = kernel("dense_adam", BINDINGS, dense_adam, &[]);
 
 /// This op's kernels.
 pub const KERNELS: &[&Kernel] = &[&DENSE_SGD, &DENSE_ADAGRAD, &DENSE_ADAM];
@@ -102,7 +104,7 @@ fn case(name: &str, len: usize, dense: DenseOptimizer) -> Case {
 /// Cases.
 pub fn cases() -> Vec<Case> {
     let all = [DenseOptimizer::Sgd, DenseOptimizer::Adagrad, DenseOptimizer::Adam];
-    all.into_iter().flat_map(|o| [case("one", 1, o), case("odd", 1001, o), case("Kaggle's MLPs", 475_985, o)]).collect()
+    all.into_iter().flat_map(|o| [case("one", 1, o), case("odd", 1001, o), case("whole fours", 1028, o), case("Kaggle's MLPs", 475_985, o)]).collect()
 }
 
 /// Shapes of the Kaggle model.

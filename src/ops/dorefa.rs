@@ -59,6 +59,7 @@ pub static GATHER_DOREFA: Kernel = Kernel {
         writes("gathered", Elem::F32),
     ],
     twin: gather_dorefa,
+    variants: &[],
 };
 
 /// Quantizes one matrix.
@@ -71,6 +72,7 @@ pub static DOREFA_WEIGHTS: Kernel = Kernel {
     params: DorefaParams::FIELDS,
     bindings: &[reads("values", Elem::F32), reads("max_abs", Elem::F32), writes("quantized", Elem::F32)],
     twin: dorefa_weights,
+    variants: &[],
 };
 
 /// This op's kernels.

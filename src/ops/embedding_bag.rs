@@ -15,6 +15,8 @@ use crate::plan::{Args, Elem, Kernel, Plan, View, grid};
 use crate::quant;
 use crate::tables::Tables;
 
+mod variants;
+
 params!(
     /// Parameters of `gather_rows`.
     GatherParams {
@@ -67,6 +69,7 @@ pub static GATHER_ROWS: Kernel = Kernel {
         writes("gathered", Elem::F32),
     ],
     twin: gather_rows,
+    variants: &variants::GATHER,
 };
 
 /// Sums bags.
@@ -85,6 +88,7 @@ pub static POOL_BAGS: Kernel = Kernel {
         writes("pooled", Elem::F32),
     ],
     twin: pool_bags,
+    variants: &variants::POOL,
 };
 
 /// One gradient row for each touched row.
@@ -103,6 +107,7 @@ pub static BAG_GRADIENT: Kernel = Kernel {
         writes("row_gradients", Elem::F32),
     ],
     twin: bag_gradient,
+    variants: &variants::GRADIENT,
 };
 
 /// This op's kernels.

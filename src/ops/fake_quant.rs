@@ -9,6 +9,8 @@ use crate::plan::kernel::{reads, shared, writes};
 use crate::plan::{Args, Elem, Kernel, Plan, View, grid, groups};
 use crate::quant;
 
+mod variants;
+
 params!(
     /// Parameters of `group_scale`.
     GroupScaleParams {
@@ -43,6 +45,7 @@ pub static GROUP_SCALE: Kernel = Kernel {
     params: GroupScaleParams::FIELDS,
     bindings: &[reads("weights", Elem::F32), writes("scales", Elem::F32)],
     twin: group_scale,
+    variants: &variants::SCALES,
 };
 
 /// Quantizes and dequantizes.
@@ -55,6 +58,7 @@ pub static FAKE_QUANT_WEIGHTS: Kernel = Kernel {
     params: FakeQuantParams::FIELDS,
     bindings: &[reads("values", Elem::F32), reads("value_scales", Elem::F32), writes("quantized", Elem::F32)],
     twin: fake_quant_weights,
+    variants: &variants::WEIGHTS,
 };
 
 /// This op's kernels.

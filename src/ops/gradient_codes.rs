@@ -71,6 +71,7 @@ pub static ROW_GRADIENT_SCALE: Kernel = Kernel {
     params: RowScaleParams::FIELDS,
     bindings: &[reads("row_tables", Elem::U32), reads("row_gradients", Elem::F32), writes("table_scales", Elem::F32)],
     twin: row_gradient_scale,
+    variants: &[],
 };
 
 /// The codes of the touched rows.
@@ -88,6 +89,7 @@ pub static ROW_GRADIENT_CODES: Kernel = Kernel {
         writes("row_codes", Elem::U32),
     ],
     twin: row_gradient_codes,
+    variants: &[],
 };
 
 /// Adds what was not sent before.
@@ -100,6 +102,7 @@ pub static ADD_ERRORS: Kernel = Kernel {
     params: AddErrorsParams::FIELDS,
     bindings: &[reads("errors", Elem::F32), updates("corrected", Elem::F32)],
     twin: add_errors_twin,
+    variants: &[],
 };
 
 /// The codes of groups, and what they leave out.
@@ -117,6 +120,7 @@ pub static GROUP_CODES: Kernel = Kernel {
         writes("unsent", Elem::F32),
     ],
     twin: group_codes,
+    variants: &[],
 };
 
 /// This op's kernels.

@@ -9,6 +9,8 @@ use crate::params;
 use crate::plan::kernel::{reads, shared, writes};
 use crate::plan::{Args, Elem, Kernel, Plan, View, grid};
 
+mod variants;
+
 params!(
     /// Parameters of both kernels.
     InteractionParams {
@@ -34,6 +36,7 @@ pub static INTERACTION_FORWARD: Kernel = Kernel {
     params: InteractionParams::FIELDS,
     bindings: &[reads("dense", Elem::F32), reads("pooled", Elem::F32), writes("joined", Elem::F32)],
     twin: interaction_forward,
+    variants: &variants::FORWARD,
 };
 
 /// Gradients of products to gradients of vectors.
@@ -52,6 +55,7 @@ pub static INTERACTION_BACKWARD: Kernel = Kernel {
         writes("d_pooled", Elem::F32),
     ],
     twin: interaction_backward,
+    variants: &variants::BACKWARD,
 };
 
 /// This op's kernels.

@@ -44,6 +44,7 @@ pub static LOSS_GRADIENT: Kernel = Kernel {
         updates("logit_ring", Elem::F32),
     ],
     twin: loss_gradient,
+    variants: &[],
 };
 
 /// Mean over the batch.
@@ -56,6 +57,7 @@ pub static MEAN_LOSS: Kernel = Kernel {
     params: MeanParams::FIELDS,
     bindings: &[reads("sample_losses", Elem::F32), updates("loss_ring", Elem::F32)],
     twin: mean_loss,
+    variants: &[],
 };
 
 /// This op's kernels.

@@ -106,6 +106,7 @@ const fn kernel(name: &'static str, params: &'static [(&'static str, &'static st
         params,
         bindings,
         twin,
+        variants: &[],
     }
 }
 

@@ -6,9 +6,11 @@ use super::case::{Case, sums};
 use super::parallel;
 use crate::params;
 use crate::plan::kernel::{reads, shared, writes};
-use crate::plan::{Args, Binding, Elem, Kernel, Plan, View, grid};
 use super::product::{Matrix, product};
+use crate::plan::{Args, Binding, Elem, Kernel, Plan, Variant, View, grid};
 use rayon::prelude::*;
+
+mod variants;
 
 params!(
     /// Parameters of all kernels of this op.
@@ -25,8 +27,8 @@ params!(
 const SOURCE: &str = include_str!("../../shaders/matmul.wgsl");
 const SHARED: &[&str] = &[shared::STEP, shared::INDEX];
 
-const fn kernel(name: &'static str, workgroup: [u32; 3], bindings: &'static [Binding], twin: fn(Args<'_>)) -> Kernel {
-    Kernel { name, op: "matmul", source: SOURCE, shared: SHARED, workgroup, params: MatmulParams::FIELDS, bindings, twin }
+const fn kernel(name: &'static str, workgroup: [u32; 3], bindings: &'static [Binding], twin: fn(Args<'_>), variants: &'static [Variant]) -> Kernel {
+    Kernel { name, op: "matmul", source: SOURCE, shared: SHARED, workgroup, params: MatmulParams::FIELDS, bindings, twin, variants }
 }
 
 /// `y = act(x Wᵗ + bias)`
@@ -35,23 +37,25 @@ pub static MATMUL_NT: Kernel = kernel(
     [8, 8, 1],
     &[reads("x", Elem::F32), reads("w", Elem::F32), reads("bias", Elem::F32), writes("y", Elem::F32)],
     matmul_nt,
+    &variants::NT,
 );
 /// `dx = dz W`
 pub static MATMUL_NN: Kernel =
-    kernel("matmul_nn", [8, 8, 1], &[reads("dz", Elem::F32), reads("nn_w", Elem::F32), writes("dx", Elem::F32)], matmul_nn);
+    kernel("matmul_nn", [8, 8, 1], &[reads("dz", Elem::F32), reads("nn_w", Elem::F32), writes("dx", Elem::F32)], matmul_nn, &variants::NN);
 /// `dx = dz W`, zero where the gate is not positive.
 pub static MATMUL_NN_GATED: Kernel = kernel(
     "matmul_nn_gated",
     [8, 8, 1],
     &[reads("dz", Elem::F32), reads("nn_w", Elem::F32), writes("dx", Elem::F32), reads("gate", Elem::F32)],
     matmul_nn_gated,
+    &variants::NN_GATED,
 );
 /// `dW = dzᵗ x`
 pub static MATMUL_TN: Kernel =
-    kernel("matmul_tn", [8, 8, 1], &[reads("tn_dz", Elem::F32), reads("tn_x", Elem::F32), writes("dw", Elem::F32)], matmul_tn);
+    kernel("matmul_tn", [8, 8, 1], &[reads("tn_dz", Elem::F32), reads("tn_x", Elem::F32), writes("dw", Elem::F32)], matmul_tn, &variants::TN);
 /// `db = Σ_b dz`
 pub static BIAS_GRADIENT: Kernel =
-    kernel("bias_gradient", [64, 1, 1], &[reads("bias_dz", Elem::F32), writes("d_bias", Elem::F32)], bias_gradient);
+    kernel("bias_gradient", [64, 1, 1], &[reads("bias_dz", Elem::F32), writes("d_bias", Elem::F32)], bias_gradient, &variants::BIAS);
 
 /// This op's kernels.
 pub const KERNELS: &[&Kernel] = &[&MATMUL_NT, &MATMUL_NN, &MATMUL_NN_GATED, &MATMUL_TN, &BIAS_GRADIENT];
@@ -223,6 +227,8 @@ pub fn cases() -> Vec<Case> {
         case(128, 512, 256, true),
         case(128, 256, 1, false),
         case(601, 40, 12, true),
+        case(35, 64, 36, false),
+        case(20, 7, 12, false),
     ]
 }
 

@@ -8,6 +8,7 @@ pub mod case;
 mod cost;
 pub(crate) mod parallel;
 mod product;
+mod software;
 
 pub use case::Case;
 pub use cost::{Cost, Live, cost};

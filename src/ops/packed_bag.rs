@@ -46,6 +46,7 @@ pub static GATHER_PACKED: Kernel = Kernel {
         writes("gathered", Elem::F32),
     ],
     twin: gather_packed,
+    variants: &[],
 };
 
 /// This op's kernels.

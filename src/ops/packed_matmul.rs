@@ -48,6 +48,7 @@ pub static PACKED_MATMUL: Kernel = Kernel {
         writes("y", Elem::F32),
     ],
     twin: packed_matmul,
+    variants: &[],
 };
 
 /// This op's kernels.

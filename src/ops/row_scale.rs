@@ -38,6 +38,7 @@ pub static GATHER_ROW_SCALED: Kernel = Kernel {
         writes("gathered", Elem::F32),
     ],
     twin: gather_row_scaled,
+    variants: &[],
 };
 
 /// This op's kernels.

@@ -7,8 +7,10 @@ use super::embedding_bag::{BatchViews, example, views};
 use crate::config::RowOptimizer;
 use crate::params;
 use crate::plan::kernel::{reads, shared, updates};
-use crate::plan::{Args, Binding, Elem, Kernel, Plan, View, grid};
+use crate::plan::{Args, Binding, Elem, Kernel, Plan, Variant, View, grid};
 use crate::tables::Tables;
+
+mod variants;
 
 params!(
     /// Parameters of the row updates.
@@ -32,16 +34,16 @@ const BINDINGS: &[Binding] = &[
     updates("state", Elem::F32),
 ];
 
-const fn kernel(name: &'static str, bindings: &'static [Binding], twin: fn(Args<'_>)) -> Kernel {
-    Kernel { name, op: "row_update", source: SOURCE, shared: SHARED, workgroup: [64, 1, 1], params: RowParams::FIELDS, bindings, twin }
+const fn kernel(name: &'static str, bindings: &'static [Binding], twin: fn(Args<'_>), variants: &'static [Variant]) -> Kernel {
+    Kernel { name, op: "row_update", source: SOURCE, shared: SHARED, workgroup: [64, 1, 1], params: RowParams::FIELDS, bindings, twin, variants }
 }
 
 /// `w -= lr g`
-pub static ROW_SGD: Kernel = kernel("row_sgd", BINDINGS.split_at(4).0, row_sgd);
+pub static ROW_SGD: Kernel = kernel("row_sgd", BINDINGS.split_at(4).0, row_sgd, &variants::SGD);
 /// Adagrad, one accumulator per element.
-pub static ROW_ADAGRAD: Kernel = kernel("row_adagrad", BINDINGS, row_adagrad);
+pub static ROW_ADAGRAD: Kernel = kernel("row_adagrad", BINDINGS, row_adagrad, &[]);
 /// Adagrad, one accumulator per row.
-pub static ROW_RWSADAGRAD: Kernel = kernel("row_rwsadagrad", BINDINGS, row_rwsadagrad);
+pub static ROW_RWSADAGRAD: Kernel = kernel("row_rwsadagrad", BINDINGS, row_rwsadagrad, &[]);
 
 /// This op's kernels.
 pub const KERNELS: &[&Kernel] = &[&ROW_SGD, &ROW_ADAGRAD, &ROW_RWSADAGRAD];

@@ -51,6 +51,7 @@ pub static TABLE_ABSMAX: Kernel = Kernel {
     params: AbsmaxParams::FIELDS,
     bindings: &[reads("table", Elem::F32), writes("partials", Elem::U32)],
     twin: table_absmax,
+    variants: &[],
 };
 
 /// Scale of one table from its partials.
@@ -63,6 +64,7 @@ pub static TABLE_SCALE: Kernel = Kernel {
     params: TableScaleParams::FIELDS,
     bindings: &[reads("table_partials", Elem::U32), updates("scales", Elem::F32)],
     twin: table_scale,
+    variants: &[],
 };
 
 /// This op's kernels.

@@ -1,5 +1,6 @@
 //! A kernel: one entry point of one WGSL file, with what it binds and its plain Rust twin.
 
+use super::variant::Variant;
 use bytemuck::{Pod, Zeroable};
 
 /// Type of a buffer's elements; both are four bytes wide.
@@ -66,6 +67,8 @@ pub struct Kernel {
     pub bindings: &'static [Binding],
     /// The definition in plain Rust; also what the CPU engine runs.
     pub twin: fn(Args<'_>),
+    /// Other ways to compute the same, the most wanted first. The text above runs everywhere.
+    pub variants: &'static [Variant],
 }
 
 impl Kernel {
@@ -192,6 +195,8 @@ pub mod shared {
     pub const INDEX: &str = include_str!("../../shaders/shared/index.wgsl");
     /// The only rounding in WGSL.
     pub const QUANT: &str = include_str!("../../shaders/shared/quant.wgsl");
+    /// Textures in place of arrays.
+    pub const TEXELS: &str = include_str!("../../shaders/shared/texels.wgsl");
     /// Codes in words.
     pub const PACK: &str = include_str!("../../shaders/shared/pack.wgsl");
     /// Each of them with its file.

@@ -6,8 +6,10 @@ use bytemuck::Pod;
 
 pub mod kernel;
 pub mod schedule;
+pub mod variant;
 
 pub use kernel::{Access, Args, Binding, Elem, Kernel, StepUniform};
+pub use variant::Variant;
 
 /// A buffer's number in its plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -64,7 +64,8 @@ fn uses(text: &str) -> Vec<String> {
 fn only_the_gpu_engine_names_wgpu() {
     let naming: Vec<String> =
         sources().into_iter().filter(|(_, text)| code(text).iter().any(|l| names(l, "wgpu"))).map(|(name, _)| name).collect();
-    assert_eq!(naming, ["src/engine/gpu.rs", "src/engine/gpu/profile.rs"]);
+    let elsewhere: Vec<_> = naming.iter().filter(|name| *name != "src/engine/gpu.rs" && !name.starts_with("src/engine/gpu/")).collect();
+    assert!(!naming.is_empty() && elsewhere.is_empty(), "{elsewhere:?}");
 }
 
 #[test]
@@ -178,8 +179,11 @@ fn unsafe_code_stands_in_three_files() {
 #[test]
 fn ops_and_shaders_come_in_pairs() {
     let stem = |name: &str| Path::new(name).file_stem().unwrap().to_string_lossy().to_string();
-    let shaders: Vec<String> =
-        files("shaders", "wgsl").iter().filter(|(name, _)| !name.starts_with("shaders/shared/")).map(|(name, _)| stem(name)).collect();
+    let shaders: Vec<String> = files("shaders", "wgsl")
+        .iter()
+        .filter(|(name, _)| !name.starts_with("shaders/shared/") && !name.starts_with("shaders/variants/"))
+        .map(|(name, _)| stem(name))
+        .collect();
     let ops: Vec<(String, String)> = files("src/ops", "rs").into_iter().filter(|(_, text)| text.contains("pub const KERNELS")).collect();
     assert_eq!(shaders, ops.iter().map(|(name, _)| stem(name)).collect::<Vec<_>>());
     assert!(shaders.len() >= 9);

@@ -22,7 +22,7 @@ params!(
 const NONE: NoParams = NoParams { unused: 0 };
 
 const fn kernel(name: &'static str, bindings: &'static [dqrm::plan::Binding], twin: fn(Args<'_>)) -> Kernel {
-    Kernel { name, op: "test", source: "", shared: &[], workgroup: [64, 1, 1], params: NoParams::FIELDS, bindings, twin }
+    Kernel { name, op: "test", source: "", shared: &[], workgroup: [64, 1, 1], params: NoParams::FIELDS, bindings, twin, variants: &[] }
 }
 
 /// `to = from + 1`

@@ -5,6 +5,7 @@ use dqrm::engine::cpu::CpuEngine;
 use dqrm::engine::gpu::GpuEngine;
 use dqrm::engine::{Engine, TimedRun, Timer};
 use dqrm::ops::{Case, cases};
+use dqrm::plan::variant::Choice;
 use dqrm::plan::schedule::Schedule;
 use pollster::block_on;
 use std::time::Instant;
@@ -56,7 +57,7 @@ fn the_gpu_times_commands_when_it_was_loaded_for_it() {
         let mut plain = block_on(GpuEngine::load(&adapter, schedule())).unwrap();
         let error = plain.run_timed(&[0], &case.step, &|| 0.0).unwrap_err().to_string();
         assert!(error.contains("not loaded for profiling"), "{error}");
-        let mut engine = block_on(GpuEngine::load_with(&adapter, schedule(), true)).unwrap();
+        let mut engine = block_on(GpuEngine::load_with(&adapter, schedule(), Choice::Best, true)).unwrap();
         check(&case, &mut engine);
         // A clock that stands still contradicts any timestamp: the next run does without them.
         engine.run_timed(&[0; 64], &case.step, &|| 0.0).unwrap();

@@ -25,8 +25,11 @@ pub(super) struct Stopwatch {
 }
 
 impl Stopwatch {
-    pub(super) fn new(device: &wgpu::Device, queue: &wgpu::Queue, schedule: &Schedule, software: bool) -> Stopwatch {
-        let timer = if device.features().contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES) {
+    pub(super) fn new(device: &wgpu::Device, queue: &wgpu::Queue, schedule: &Schedule, software: bool, one_pass: bool) -> Stopwatch {
+        // Copies to texels stand between passes, and their time belongs to the command that reads them.
+        let timer = if !one_pass {
+            Timer::Submissions
+        } else if device.features().contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES) {
             Timer::InPass
         } else if device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
             Timer::Passes
@@ -112,10 +115,12 @@ impl GpuEngine {
     /// Submits one command.
     fn alone(&mut self, phase: usize, command: usize) {
         let mut encoder = self.encoder();
+        let dispatch = &self.phases[phase][command];
+        dispatch.stale.iter().for_each(|&texture| self.mirrors.copy(&mut encoder, &self.slots, texture));
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             pass.set_bind_group(1, &self.step_group, &[]);
-            self.phases[phase][command].record(&mut pass);
+            dispatch.record(&mut pass);
         }
         self.submit(encoder);
     }

@@ -1,0 +1,17 @@
+//! Other ways to compute this op, for some kinds of adapters.
+
+use crate::ops::software::variant;
+use crate::plan::variant::{Form, Variant};
+use Form::{Storage, Texels4};
+use crate::plan::grid;
+
+const SOURCE: &str = include_str!("../../../shaders/variants/update_texels.wgsl");
+
+/// Of `row_sgd`.
+pub(super) static SGD: [Variant; 1] = [variant(
+    "row_sgd_texels",
+    SOURCE,
+    &[Storage, Storage, Texels4, Storage],
+    |job| job.param(0).is_multiple_of(4),
+    |job| grid(job.len(2).min(job.len(3)) / 4),
+)];
