@@ -8,11 +8,12 @@ use super::source::{Keys, Parsed, Place, Source};
 use super::text::{Labels, MESSAGES, RawBlock};
 use crate::config::{OnBadRow, Schema};
 use crate::error::{Error, Result};
+use crate::mapped;
+use bytes::Bytes;
 use columns::{Role, Wanted};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use values::{Column, Values};
 
@@ -35,10 +36,11 @@ fn guarded<T>(file: &str, work: impl FnOnce() -> parquet::errors::Result<T>) -> 
     Err(Error::Data(format!("`{file}` cannot be read as Parquet: {reason}")))
 }
 
-/// Opens a file and reads its footer.
-fn open(file: &str) -> Result<SerializedFileReader<File>> {
-    let handle = File::open(file).map_err(Error::io("read", file))?;
-    guarded(file, || SerializedFileReader::new(handle))
+/// Opens a file and reads its footer. Threads read its columns at the same time, which copies of one open file with
+/// its one position cannot, so it is mapped.
+fn open(file: &str) -> Result<SerializedFileReader<Bytes>> {
+    let bytes = Bytes::from_owner(mapped::open(Path::new(file))?);
+    guarded(file, || SerializedFileReader::new(bytes))
 }
 
 /// True when `path` is a folder with Parquet files somewhere below it, or ends with `.parquet`.
