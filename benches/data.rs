@@ -6,7 +6,7 @@
 //!
 //! Without `--file` it reads Criteo-like text that it makes up. Rates are also given for a second of processor time, which
 //! other programs on the machine disturb less. `--folder` keeps the prepared data.
-#![expect(clippy::print_stdout, reason = "a program for the terminal")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
 mod common;
 

@@ -149,11 +149,8 @@ impl Session {
     }
 
     fn refuse_host(config: &Config) -> Result<()> {
-        if config.model.tables == TablePlace::Host {
-            let text = "tables on the host need a file for their rows: use `Session::load_hosted`, or model.tables = \"device\"";
-            return Err(Error::Config(text.into()));
-        }
-        Ok(())
+        let text = "tables on the host need a file for their rows: use `Session::load_hosted`, or model.tables = \"device\"";
+        if config.model.tables == TablePlace::Host { Err(Error::Config(text.into())) } else { Ok(()) }
     }
 
     async fn load_anywhere(shape: &Shape, config: &Config, max_bag: &[usize], max_binding: u64, profile: bool) -> Result<Session> {

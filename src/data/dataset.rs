@@ -124,10 +124,8 @@ pub fn open(
 /// # Errors
 /// Files that do not exist, settings that contradict each other.
 pub fn open_existing(data: &Data, schema: &Schema, modulo_rows: Option<&[u64]>, max_rows: Option<u64>) -> Result<Option<Prepared>> {
-    let mapper = new_mapper(data, schema, modulo_rows, max_rows)?;
-    let job = Job::new(data, schema, &mapper, max_rows)?;
-    let path = Path::new(&data.cache).join(&job.fingerprint);
-    Ok(if path.exists() { Prepared::load(&path, Some(&job.fingerprint), schema).ok() } else { None })
+    let job = Job::new(data, schema, &new_mapper(data, schema, modulo_rows, max_rows)?, max_rows)?;
+    Ok(Prepared::load(&Path::new(&data.cache).join(&job.fingerprint), Some(&job.fingerprint), schema).ok())
 }
 
 /// True when `files` is one folder of prepared data.

@@ -85,7 +85,7 @@ mod tests {
             (5000, u64::from(u32::MAX)),
         ]) {
             // half of the ids are frequent
-            let id = |i: u64| s.sub(case).below(i, if i % 2 == 0 { rows } else { rows.min(7) }) as u32;
+            let id = |i: u64| s.sub(case).below(i, if i.is_multiple_of(2) { rows } else { rows.min(7) }) as u32;
             sorter.ids = (0..n).map(id).collect();
             if let Some(last) = sorter.ids.last_mut() {
                 *last = (rows - 1) as u32;

@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn checksums_do_not_depend_on_how_bytes_come() {
         let folder = tempfile::tempdir().unwrap();
-        let bytes: Vec<u8> = (0..2 * BLOCK + 99).map(|i| (i * 7 >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..2 * BLOCK + 99).map(|i| ((i * 7) >> 3) as u8).collect();
         let mut whole = Output::open(folder.path().join("whole"), 0).unwrap();
         whole.write(&bytes).unwrap();
         let path = folder.path().join("parts");

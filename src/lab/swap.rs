@@ -197,8 +197,8 @@ mod tests {
         assert!(text.contains("`pooled` is @group(0) @binding(7)") && text.contains("my.wgsl:"), "{text}");
         let text = said("concat", "var<storage, read> dense", "var<storage, read_write> dense");
         assert!(text.contains("@binding(1) of `concat_forward` is `read_write` here and `read` in Rust (`dense`)"), "{text}");
-        let text = said("concat", "tables: u32,", "tables: f32,");
-        assert!(text.contains("`concat` has { tables: f32, dim: u32 }, in Rust it is { tables: u32, dim: u32 }"), "{text}");
+        let text = said("concat", "    dim: u32,", "    dim: u32,\n    more: u32,");
+        assert!(text.contains("`concat` has { tables: u32, dim: u32, more: u32 }, in Rust it is { tables: u32, dim: u32 }"), "{text}");
         let text = said("concat", "fn concat_backward", "fn backward");
         assert!(text.is_empty(), "an op's text may leave kernels out: {text}");
         let text = said("concat", "fn concat_", "fn ");

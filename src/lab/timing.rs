@@ -36,7 +36,7 @@ impl Timing {
         seconds.sort_by(f64::total_cmp);
         let last = seconds.len() - 1;
         let half = seconds.len() / 2;
-        let median = if last % 2 == 0 { seconds[half] } else { (seconds[half - 1] + seconds[half]) / 2.0 };
+        let median = if last.is_multiple_of(2) { seconds[half] } else { (seconds[half - 1] + seconds[half]) / 2.0 };
         Timing { median, low: seconds[last / 10], high: seconds[last - last / 10], timings: last + 1, runs }
     }
 }

@@ -6,7 +6,6 @@ use super::stepper::{Failure, Stepper};
 use super::traffic::Meter;
 use super::window::{Window, report_every};
 use super::{Assembled, Event, Facts, Options, Outcome, Progress, broken, folder, ranks};
-use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::data::Batch;
 use crate::data::loader::{Loader, Order, Share};
@@ -15,7 +14,6 @@ use crate::session::Session;
 use std::collections::VecDeque;
 use std::iter::Peekable;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -23,6 +21,7 @@ use std::time::{Duration, Instant};
 mod parts;
 mod profiling;
 mod saving;
+pub(super) use saving::best_so_far;
 
 /// Results are fetched at least this often.
 const FETCH_TIME: Duration = Duration::from_millis(500);
@@ -391,17 +390,6 @@ fn running_epoch(step: u64, epoch_steps: u64) -> u64 {
 /// Samples of all workers in a step.
 fn global_batch(config: &Config) -> u64 {
     (config.train.batch as u64).saturating_mul(config.workers.count.max(1) as u64)
-}
-
-/// What `best.safetensors` says of itself, unless it was only provisional; its step as `moved` says, which gets the step
-/// and the number of workers.
-pub(super) fn best_so_far(dir: &Path, moved: &dyn Fn(u64, u64) -> u64) -> Result<Option<(f64, u64)>> {
-    let path = dir.join(folder::BEST);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let header = Checkpoint::open(&path)?.header;
-    Ok(header.validation_auc.filter(|_| !header.provisional).map(|auc| (auc, moved(header.step, header.workers))))
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use dqrm::engine::cpu::CpuEngine;
 use dqrm::engine::gpu::GpuEngine;
 use dqrm::engine::{Engine, TimedRun, Timer};
 use dqrm::ops::{Case, cases};
-use dqrm::plan::variant::Choice;
 use dqrm::plan::schedule::Schedule;
+use dqrm::plan::variant::Choice;
 use pollster::block_on;
 use std::time::Instant;
 

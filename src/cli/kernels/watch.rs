@@ -33,11 +33,11 @@ pub(super) fn run(args: &LabArgs, mut work: impl FnMut(&[Swap]) -> Result<()>) -
         loop {
             std::thread::sleep(PAUSE);
             // A file that cannot be read is being written.
-            if let Ok(now) = texts() {
-                if now != seen {
-                    seen = now;
-                    break;
-                }
+            if let Ok(now) = texts()
+                && now != seen
+            {
+                seen = now;
+                break;
             }
         }
     }

@@ -8,6 +8,7 @@ use parquet::data_type::ByteArray;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
+use std::fs::File;
 use std::sync::Arc;
 
 /// Values of one leaf, with levels where it has any.
@@ -187,7 +188,8 @@ fn an_interrupted_preparation_of_parquet_goes_on_inside_a_group() {
 #[test]
 fn malformed_rows_are_named_or_left_out() {
     let folder = tempfile::tempdir().unwrap();
-    let edits: [(&dyn Fn(&mut Vec<Leaf>), &str); 3] = [
+    type Edit<'a> = &'a dyn Fn(&mut Vec<Leaf>);
+    let edits: [(Edit<'_>, &str); 3] = [
         (&|l| l[2] = Leaf::Long(vec![7, -9, 7], vec![1, 0, 1, 1], vec![]), "row 2, column `C1`: the category -9 is negative"),
         (
             &|l| l[3] = Leaf::Int(vec![1, 2], vec![3, 2, 1, 0, 3], vec![0, 1, 0, 0, 0]),

@@ -1,6 +1,6 @@
 //! Other ways to compute this op, for some kinds of adapters.
 
-use crate::ops::software::variant;
+use super::super::software::variant;
 use crate::plan::variant::{Form, Variant};
 use Form::{Storage, Texels4};
 use crate::plan::grid;

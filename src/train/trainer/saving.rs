@@ -1,10 +1,11 @@
 //! Checkpoints of a run, and what is said when it cannot go on.
 
 use super::{Observe, Trainer};
-use crate::checkpoint::{self, State};
+use crate::checkpoint::{self, Checkpoint, State};
 use crate::config::Checkpoints;
 use crate::error::{Error, Result};
 use crate::train::{Event, folder};
+use std::path::Path;
 
 impl Trainer<'_> {
     /// Writes `last.safetensors`.
@@ -86,4 +87,15 @@ impl Trainer<'_> {
             kept: format!("{kept}; try a smaller learning rate than {lr} (--lr) or a warm-up (optim.warmup_steps)"),
         }
     }
+}
+
+/// What `best.safetensors` says of itself, unless it was only provisional; its step as `moved` says, which gets the step
+/// and the number of workers.
+pub(in crate::train) fn best_so_far(dir: &Path, moved: &dyn Fn(u64, u64) -> u64) -> Result<Option<(f64, u64)>> {
+    let path = dir.join(folder::BEST);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let header = Checkpoint::open(&path)?.header;
+    Ok(header.validation_auc.filter(|_| !header.provisional).map(|auc| (auc, moved(header.step, header.workers))))
 }
