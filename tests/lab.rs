@@ -62,14 +62,10 @@ fn the_list_shows_every_kernel_and_its_text() {
     }
     assert!(list.contains("dx[b, i] = sum_o dz[b, o] w[o, i]"), "formulas come from the shaders: {list}");
     let detail = succeed(dir.path(), &["list", "matmul_nt"]);
-    for words in [
-        "shaders/matmul.wgsl",
-        "shaders/shared/step.wgsl",
-        "8 x 8",
-        "inputs: u32, outputs: u32, relu: u32",
-        "array<f32>, read",
-        "cases: matmul_nt",
-    ] {
+    let cases = dqrm::ops::cases().iter().filter(|case| dqrm::lab::describe::runs(case, kernel("matmul_nt"))).count();
+    let cases = format!("{cases} cases");
+    let shader = ["shaders/matmul.wgsl", "shaders/shared/step.wgsl", "8 x 8", "inputs: u32, outputs: u32, relu: u32", "array<f32>, read"];
+    for words in shader.into_iter().chain([cases.as_str()]) {
         assert!(detail.contains(words), "{words}: {detail}");
     }
     assert_eq!(succeed(dir.path(), &["list", "matmul", "--source"]), kernel("matmul_nt").wgsl(), "what is compiled, each text once");
