@@ -257,12 +257,25 @@ fn replicas_that_differ_stop_the_job_and_name_the_tensor() {
     let wrap =
         |rank: usize, inner: Box<dyn Transport>| -> Box<dyn Transport> { if rank == BAD { Box::new(Crooked(inner)) } else { inner } };
     let ended = run_ranks(&vec![small(RowSums::Auto); 3], &folder.path().join("run"), &Start::Fresh, short(), &wrap);
+    let mut compared = 0;
     for outcome in ended {
         match outcome.unwrap_err() {
-            Error::Replica { rank, tensor, step, .. } => assert_eq!((rank, step, tensor.starts_with("top_l.")), (2, 4, true), "{tensor}"),
+            Error::Replica { rank, tensor, step, .. } => {
+                assert_eq!((rank, step, tensor.starts_with("top_l.")), (2, 4, true), "{tensor}");
+                compared += 1;
+            }
+            // One that found it may say so before this one has compared.
+            told @ Error::Peer { .. } => {
+                let text = told.to_string();
+                assert!(
+                    text.contains("replicas differ after step 4: `top_l.") && text.contains("of rank 2 is not that of rank 0"),
+                    "{text}"
+                );
+            }
             other => panic!("{other}"),
         }
     }
+    assert!(compared > 0, "nobody compared");
 }
 
 /// What comes from rank 0 comes late.
