@@ -6,7 +6,7 @@
 //! cargo bench --bench scale -- [--device cpu] [--rows 1e4,1e5,…] [--only rows,batch,tables,dim,start] [--seconds S]
 //!                              [--rounds N] [--dir DIR] [--svg DIR]
 //! ```
-#![expect(clippy::print_stdout, reason = "a benchmark prints")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
 mod common;
 

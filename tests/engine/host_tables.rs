@@ -63,9 +63,12 @@ fn long_runs_give_the_same_bytes_as_tables_on_the_device() {
     }
 }
 
+/// A change of settings.
+type Edit<'a> = &'a dyn Fn(&mut Config);
+
 #[test]
 fn every_setting_that_touches_tables_gives_the_same_bytes() {
-    let edits: [(&str, &dyn Fn(&mut Config)); 7] = [
+    let edits: [(&str, Edit<'_>); 7] = [
         ("FP32", &|c| (c.quant.embedding_bits, c.quant.mlp_bits) = (Bits::None, Bits::None)),
         ("Adagrad, 8 bits", &|c| (c.optim.embedding, c.quant.embedding_bits) = (RowOptimizer::Adagrad, Bits::B8)),
         ("hawq", &|c| c.quant.method = Method::Hawq),
