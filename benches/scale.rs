@@ -6,7 +6,7 @@
 //! cargo bench --bench scale -- [--device cpu] [--rows 1e4,1e5,…] [--only rows,batch,tables,dim,start] [--seconds S]
 //!                              [--rounds N] [--dir DIR] [--svg DIR]
 //! ```
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
 mod common;
 
@@ -108,7 +108,7 @@ fn session(point: &Point, shape: &Shape, device: &str, place: TablePlace, dir: &
     let began = Instant::now();
     let mut session = if place == TablePlace::Host {
         let store = HostTables::create(dir, RowLayout::of(shape, &config))?;
-        block_on(Session::load_hosted(shape, &config, &bags, Box::new(store), false))?
+        block_on(Session::load_hosted(shape, &config, &bags, Box::new(store)))?
     } else {
         block_on(Session::load(shape, &config, &bags))?
     };
