@@ -108,7 +108,7 @@ fn session(point: &Point, shape: &Shape, device: &str, place: TablePlace, dir: &
     let began = Instant::now();
     let mut session = if place == TablePlace::Host {
         let store = HostTables::create(dir, RowLayout::of(shape, &config))?;
-        block_on(Session::load_hosted(shape, &config, &bags, Box::new(store)))?
+        block_on(Session::load_hosted(shape, &config, &bags, Box::new(store), false))?
     } else {
         block_on(Session::load(shape, &config, &bags))?
     };

@@ -69,7 +69,7 @@
 //! 16. [`packed`]: a finished model as codes and scales, and [`predictor`], which runs it.
 //! 17. [`import`]: weights of a PyTorch DLRM, from safetensors and `.pt` files.
 //! 18. [`onnx`], [`state_dict`]: models and weights for other programs.
-//! 19. [`profile`], [`bench`]: where a step's time goes, and what the device gives at best.
+//! 19. [`profile`], [`bench`](mod@bench): where a step's time goes, and what the device gives at best.
 //! 20. [`mod@train`]: the loop: next batch, step, report, evaluate, save; and packing a run.
 //! 21. [`cli`]: the commands. The only part that prints.
 //!

@@ -886,6 +886,8 @@ fn benchmarks_print_a_table_and_write_figures() {
     assert_eq!(steps["batches"][0]["variants"][1]["rounds"].as_array().unwrap().len(), 2);
     let data = figures(&["bench", "data", "--preset", "tiny", "--batch", "16", "--threads", "1"], &["synthetic clicks", "samples/s"]);
     assert!(data["rates"][0]["samples_per_second"]["median"].as_f64().unwrap() > 0.0);
+    let kernels = succeed(dir, &["bench", "kernels", "concat", "--device", "cpu", "--seconds", "0.01"]);
+    assert!(kernels.contains("ceiling  copy") && kernels.contains("concat B 128, K 26, D 16"), "{kernels}");
     train(dir, "a", &["--max-steps", "2"]);
     succeed(dir, &["pack", "a"]);
     let infer = figures(&["bench", "infer", "--model", "a/model.safetensors", "--device", "cpu"], &["ms a call", "first prediction"]);

@@ -1,6 +1,7 @@
 //! `dqrm bench`.
 
 use super::comm::{aligned, size};
+use super::kernels::{self, TimeArgs};
 use super::live::{Live, grouped};
 use super::options::choice;
 use super::table::{bytes_per_second, flops_per_second, short};
@@ -20,6 +21,7 @@ const EXAMPLES: &str = "\
 Examples:
   dqrm bench step                                      Kaggle's shape, FP32 against INT4, batch 128 and 2048
   dqrm bench step --device gpu --json step.json
+  dqrm bench kernels matmul --device gpu
   dqrm bench data --data day_0.gz --threads 1,2,4      what the loader gives of real clicks
   dqrm bench infer --model runs/mine/model.safetensors
 
@@ -40,6 +42,8 @@ pub struct BenchArgs {
 pub enum What {
     /// Training steps: FP32 and INT4 in turns
     Step(StepArgs),
+    /// Every kernel at real shapes, as shares of the ceilings (`dqrm kernels time`)
+    Kernels(TimeArgs),
     /// The loader: samples from files (or the generator) to batches
     Data(DataArgs),
     /// Prediction from a packed model
@@ -134,6 +138,7 @@ fn sizes(name: &str, values: &[usize]) -> Result<()> {
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
     match &args.what {
         What::Step(args) => steps(args),
+        What::Kernels(args) => kernels::time(args),
         What::Data(args) => loading(args),
         What::Infer(args) => prediction(args),
     }

@@ -17,6 +17,8 @@ mod list;
 mod time;
 mod watch;
 
+pub(super) use time::TimeArgs;
+
 const EXAMPLES: &str = "\
 Examples:
   dqrm kernels list                                         every kernel with its formula
@@ -44,7 +46,7 @@ pub enum KernelsCommand {
     /// Compare kernels, or replacements of them, with their twins on all cases
     Check(check::CheckArgs),
     /// Time kernels, beside replacements of them, at the shapes of the Kaggle model
-    Time(time::TimeArgs),
+    Time(TimeArgs),
 }
 
 /// What `check` and `time` have in common.
@@ -86,11 +88,14 @@ pub(super) fn run(args: &KernelsArgs) -> Result<()> {
             let bench = args.lab.bench()?;
             watch::run(&args.lab, |swaps| check::run(&bench, swaps))
         }
-        KernelsCommand::Time(args) => {
-            let bench = args.lab.bench()?;
-            watch::run(&args.lab, |swaps| time::run(&bench, args, swaps))
-        }
+        KernelsCommand::Time(args) => time(args),
     }
+}
+
+/// Times kernels; `dqrm bench kernels` is another name for it.
+pub(super) fn time(args: &TimeArgs) -> Result<()> {
+    let bench = args.lab.bench()?;
+    watch::run(&args.lab, |swaps| time::run(&bench, args, swaps))
 }
 
 /// Kernels of these names, or of the ops of these names; all when there are none.

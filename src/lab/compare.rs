@@ -156,7 +156,7 @@ pub async fn reference(case: &Case) -> Result<Memory> {
     run(case, &mut CpuEngine::load(schedule)).await
 }
 
-/// Runs a case twice on `engine` and looks at everything: `expected` is what [`reference`] gave for it.
+/// Runs a case twice on `engine` and looks at everything: `expected` is what [`reference`](fn@reference) gave for it.
 ///
 /// # Errors
 /// What the device says. Wrong results are no errors but faults.

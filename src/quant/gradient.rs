@@ -21,7 +21,7 @@ pub fn bytes(len: usize, bits: u32) -> usize {
     (len * bits as usize).div_ceil(8)
 }
 
-/// Appends the codes of `values` on the grid of `scale`, [`bytes`] of them; what is left of the last byte is
+/// Appends the codes of `values` on the grid of `scale`, [`bytes`](fn@bytes) of them; what is left of the last byte is
 /// zero.
 ///
 /// ```
@@ -40,12 +40,12 @@ pub fn quantize(values: &[f32], scale: f32, bits: u32, out: &mut Vec<u8>) {
 }
 
 /// `sums[i] += scale code[i]`, rounded after the product and after the sum. `codes` has
-/// [`bytes`]`(sums.len(), bits)` bytes; callers have checked that.
+/// [`bytes`](fn@bytes)`(sums.len(), bits)` bytes; callers have checked that.
 pub fn add_scaled(codes: &[u8], bits: u32, scale: f32, sums: &mut [f32]) {
     pulp::Arch::new().dispatch(Accumulate { codes, bits, add: Scaled(scale), sums });
 }
 
-/// `sums[i] += code[i]`; 65,536 workers fit. `codes` has [`bytes`]`(sums.len(), bits)` bytes; callers have
+/// `sums[i] += code[i]`; 65,536 workers fit. `codes` has [`bytes`](fn@bytes)`(sums.len(), bits)` bytes; callers have
 /// checked that.
 pub fn add_codes(codes: &[u8], bits: u32, sums: &mut [i32]) {
     pulp::Arch::new().dispatch(Accumulate { codes, bits, add: Whole, sums });
