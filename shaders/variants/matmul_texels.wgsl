@@ -5,7 +5,7 @@
 // order as in matmul.wgsl.
 // matmul_wide.wgsl or matmul_narrow.wgsl follows for what has rows of the inputs' width (four floats in a texel where
 // that is a multiple of four, else one), matmul_wide_outputs.wgsl or
-// matmul_narrow_outputs.wgsl for what has rows of the outputs'. Stores are few and short on purpose: llvmpipe keeps half a million instructions compiled and no more.
+// matmul_narrow_outputs.wgsl for what has rows of the outputs'.
 
 struct MatmulParams {
     inputs: u32,
