@@ -14,6 +14,7 @@ use crate::engine::gpu::{GpuAdapter, GpuEngine};
 use crate::error::Result;
 use crate::plan::Plan;
 use crate::plan::schedule::Schedule;
+use crate::plan::variant::Choice;
 
 pub mod compare;
 pub mod describe;
@@ -23,13 +24,14 @@ pub mod inspect;
 pub mod swap;
 pub mod timing;
 
-/// Loads a plan on an adapter, or on the CPU engine.
+/// Loads a plan on an adapter, or on the CPU engine. An adapter gets the kernels' own texts, which every adapter can run:
+/// a variant made for it would take the place of the text that is looked at.
 ///
 /// # Errors
 /// A plan that does not fit the device, or a shader that the driver refuses.
 pub async fn load(adapter: Option<&GpuAdapter>, plan: Plan) -> Result<Box<dyn Engine>> {
     Ok(match adapter {
         None => Box::new(CpuEngine::load(Schedule::new(plan, &CpuEngine::limits(None))?)),
-        Some(adapter) => Box::new(GpuEngine::load(adapter, Schedule::new(plan, &adapter.limits)?).await?),
+        Some(adapter) => Box::new(GpuEngine::load_with(adapter, Schedule::new(plan, &adapter.limits)?, Choice::Portable, false).await?),
     })
 }
