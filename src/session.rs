@@ -4,7 +4,7 @@ use crate::config::{Config, Shape, TablePlace};
 use crate::data::Batch;
 use crate::engine::cpu::CpuEngine;
 use crate::engine::gpu::{GpuAdapter, GpuEngine};
-use crate::engine::{Engine, TimedRun};
+use crate::engine::{Clock, Engine, TimedRun};
 use crate::error::{Error, Result};
 use crate::plan::schedule::Schedule;
 use crate::plan::variant::Choice;
@@ -283,7 +283,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::train_step`]; a session that was not loaded with [`Session::load_profiled`].
-    pub fn train_step_timed(&mut self, step: u64, batch: &Batch, clock: &dyn Fn() -> f64) -> Result<TimedRun> {
+    pub fn train_step_timed(&mut self, step: u64, batch: &Batch, clock: Clock<'_>) -> Result<TimedRun> {
         self.train_step_by(step, batch, |engine, phases, uniform| engine.run_timed(phases, uniform, clock))
     }
 

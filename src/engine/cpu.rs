@@ -1,6 +1,6 @@
 //! The CPU engine: runs the twins on ordinary memory.
 
-use super::{CommandTime, Engine, Local, Shared, TimedRun, Timer};
+use super::{Clock, CommandTime, Engine, Local, Shared, TimedRun, Timer};
 use crate::error::{Error, Result};
 use crate::plan::schedule::{Limits, Schedule};
 use crate::plan::{Access, Args, BufferId, Command, Role, StepUniform, View};
@@ -65,6 +65,14 @@ impl CpuEngine {
         }
     }
 
+    fn each_command(&mut self, phases: &[usize], mut run: impl FnMut(&mut CpuEngine, usize, usize)) {
+        for &phase in phases {
+            for command in 0..self.schedule.plan.phases[phase].commands.len() {
+                run(self, phase, command);
+            }
+        }
+    }
+
     fn execute(&mut self, phase: usize, command: usize, step: &StepUniform) {
         let CpuEngine { schedule, slots } = self;
         let command = &schedule.plan.phases[phase].commands[command];
@@ -97,6 +105,11 @@ fn call(schedule: &Schedule, command: &Command, slots: &[Slot], taken: &mut [(us
     (command.kernel.twin)(Args { params: &command.params, step, inputs, outputs });
 }
 
+/// Runs `body` on one of rayon's own threads: a twin that shares its rows out then waits for no wake-up of another one.
+fn inside(body: impl FnOnce() + Send) {
+    rayon::scope(|_| body());
+}
+
 impl Engine for CpuEngine {
     fn write(&mut self, view: View, words: &[u32]) -> Result<()> {
         let slot = self.schedule.slot(&view);
@@ -117,32 +130,25 @@ impl Engine for CpuEngine {
     }
 
     fn run(&mut self, phases: &[usize], step: &StepUniform) -> Result<()> {
-        // On one of rayon's own threads: a twin that shares its rows out then waits for no wake-up of another one.
-        rayon::scope(|_| {
-            for &phase in phases {
-                for command in 0..self.schedule.plan.phases[phase].commands.len() {
-                    self.execute(phase, command, step);
-                }
-            }
-        });
+        inside(|| self.each_command(phases, |engine, phase, command| engine.execute(phase, command, step)));
         Ok(())
     }
 
     fn run_command(&mut self, phase: usize, command: usize, step: &StepUniform) -> Result<()> {
-        rayon::scope(|_| self.execute(phase, command, step));
+        inside(|| self.execute(phase, command, step));
         Ok(())
     }
 
-    fn run_timed(&mut self, phases: &[usize], step: &StepUniform, clock: &dyn Fn() -> f64) -> Result<TimedRun> {
+    fn run_timed(&mut self, phases: &[usize], step: &StepUniform, clock: Clock<'_>) -> Result<TimedRun> {
         let begin = clock();
         let mut commands = Vec::new();
-        for &phase in phases {
-            for command in 0..self.schedule.plan.phases[phase].commands.len() {
+        inside(|| {
+            self.each_command(phases, |engine, phase, command| {
                 let start = clock();
-                self.execute(phase, command, step);
+                engine.execute(phase, command, step);
                 commands.push(CommandTime { phase, command, start: start - begin, seconds: clock() - start });
-            }
-        }
+            });
+        });
         Ok(TimedRun { timer: Timer::Clock, start: begin, seconds: clock() - begin, commands })
     }
 

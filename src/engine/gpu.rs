@@ -2,7 +2,7 @@
 //! are made at load; a step is one encoder and one submission, and one compute pass unless copies to texels
 //! come between.
 
-use super::{Engine, Local, TimedRun};
+use super::{Clock, Engine, Local, TimedRun};
 use crate::error::{Error, Result};
 use crate::plan::schedule::{Limits, Schedule};
 use crate::plan::variant::{self, Choice, Traits};
@@ -310,7 +310,7 @@ impl Engine for GpuEngine {
         self.dispatch(&[(phase, command..command + 1)], step, true)
     }
 
-    fn run_timed(&mut self, phases: &[usize], step: &StepUniform, clock: &dyn Fn() -> f64) -> Result<TimedRun> {
+    fn run_timed(&mut self, phases: &[usize], step: &StepUniform, clock: Clock<'_>) -> Result<TimedRun> {
         self.run_with_stopwatch(phases, step, clock)
     }
 

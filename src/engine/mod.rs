@@ -70,6 +70,9 @@ impl std::fmt::Display for Timer {
     }
 }
 
+/// Gives seconds since any moment; called from threads of the engine's.
+pub type Clock<'a> = &'a (dyn Fn() -> f64 + Sync);
+
 /// One command of a run that was timed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CommandTime {
@@ -128,12 +131,12 @@ pub trait Engine: std::fmt::Debug {
     /// Runs one command alone, to look between two commands.
     fn run_command(&mut self, phase: usize, command: usize, step: &StepUniform) -> Result<()>;
 
-    /// Runs phases as [`Engine::run`] does, measures every command and waits for the last. `clock` gives seconds. The
+    /// Runs phases as [`Engine::run`] does, measures every command and waits for the last. The
     /// first call may find out that the device's timestamps cannot be trusted; later ones then use another [`Timer`].
     ///
     /// # Errors
     /// An engine that was not loaded for it; a lost device.
-    fn run_timed(&mut self, phases: &[usize], step: &StepUniform, clock: &dyn Fn() -> f64) -> Result<TimedRun>;
+    fn run_timed(&mut self, phases: &[usize], step: &StepUniform, clock: Clock<'_>) -> Result<TimedRun>;
 
     /// Reads a view once everything submitted has finished.
     fn read(&mut self, view: View) -> Local<'_, Result<Vec<u32>>>;

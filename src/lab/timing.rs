@@ -2,7 +2,7 @@
 //! clock, and the last run is waited for; nothing is subtracted. Several texts of a kernel take turns, so
 //! that whatever else the computer does falls on all of them.
 
-use crate::engine::{Engine, Local};
+use crate::engine::{Clock, Engine, Local};
 use crate::error::{Error, Result};
 use crate::ops::Case;
 use crate::plan::{Kernel, Phase, Plan, StepUniform, View};
@@ -11,9 +11,6 @@ use crate::plan::{Kernel, Phase, Plan, StepUniform, View};
 const MAX_RUNS: usize = 4096;
 /// Timings of which the median is taken: at least, at most.
 const TIMINGS: (usize, usize) = (5, 200);
-
-/// Seconds since any moment.
-pub type Clock<'a> = &'a dyn Fn() -> f64;
 
 /// Repeated timings of one thing, in seconds a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -133,7 +130,7 @@ mod tests {
     use crate::lab;
     use crate::ops;
     use crate::ops::matmul::BIAS_GRADIENT;
-    use std::cell::Cell;
+    use std::sync::Mutex;
 
     #[test]
     fn medians_and_spreads() {
@@ -152,10 +149,11 @@ mod tests {
             pollster::block_on(Contestant::new(engine, &case)).unwrap()
         };
         // A clock that goes on by 10 ms whenever somebody looks.
-        let now = Cell::new(0.0);
+        let now = Mutex::new(0.0);
         let clock = || {
-            now.set(now.get() + 0.01);
-            now.get()
+            let mut now = now.lock().unwrap();
+            *now += 0.01;
+            *now
         };
         let timings = pollster::block_on(race(&mut [load(), load()], 0.5, &clock)).unwrap();
         assert_eq!(timings.len(), 2);

@@ -8,6 +8,7 @@ use super::parallel;
 use crate::params;
 use crate::plan::kernel::{reads, shared, writes};
 use crate::plan::{Args, Elem, Kernel, Plan, View, grid};
+use std::cmp::Ordering;
 
 mod variants;
 
@@ -106,10 +107,19 @@ pub fn backward(plan: &mut Plan, pairs: Pairs, batch: usize, dense: View, pooled
 const LANES: usize = 16;
 /// Products of one vector with so many others are made side by side.
 const BLOCK: usize = 8;
+/// Vectors whose sums are made at the same time.
+const GROUP: usize = 4;
 
 #[inline(always)]
 fn vector<'a>(dense: &'a [f32], pooled: &'a [f32], pairs: Pairs, b: usize, i: usize) -> &'a [f32] {
     if i == 0 { &dense[b * pairs.dim..][..pairs.dim] } else { &pooled[(b * pairs.tables + i - 1) * pairs.dim..][..pairs.dim] }
+}
+
+#[inline(always)]
+fn add<const N: usize>(sum: &mut [f32; N], factor: f32, part: &[f32; N]) {
+    for (s, v) in sum.iter_mut().zip(part) {
+        *s += factor * v;
+    }
 }
 
 /// One sample of the forward pass.
@@ -139,21 +149,46 @@ impl Products<'_> {
     #[inline(always)]
     fn block(&self, b: usize, at: usize, first: usize, products: &mut [f32]) {
         let pairs = self.pairs;
-        let part = |i| {
-            let vector = &vector(self.dense, self.pooled, pairs, b, i)[at..];
-            &vector[..vector.len().min(LANES)]
-        };
         let mut columns = [[0.0; BLOCK]; LANES];
         for j in first..(first + BLOCK).min(pairs.tables + 1) {
-            columns.iter_mut().zip(part(j)).for_each(|(column, v)| column[j - first] = *v);
+            columns.iter_mut().zip(self.part(b, at, j)).for_each(|(column, v)| column[j - first] = v);
         }
-        for i in first..=pairs.tables {
-            let mut sums = [0.0; BLOCK];
-            for (column, x) in columns.iter().zip(part(i)) {
-                sums.iter_mut().zip(column).for_each(|(s, v)| *s += x * v);
+        let mut i = first;
+        while i + GROUP <= pairs.tables + 1 {
+            self.rows::<GROUP>(b, at, i, first, &columns, products);
+            i += GROUP;
+        }
+        (i..=pairs.tables).for_each(|i| self.rows::<1>(b, at, i, first, &columns, products));
+    }
+
+    /// Elements `at .. at + 16` of vector `i`, zeros behind its end.
+    #[inline(always)]
+    fn part(&self, b: usize, at: usize, i: usize) -> [f32; LANES] {
+        let rest = &vector(self.dense, self.pooled, self.pairs, b, i)[at..];
+        rest.first_chunk().copied().unwrap_or_else(|| {
+            let mut part = [0.0; LANES];
+            part[..rest.len()].copy_from_slice(rest);
+            part
+        })
+    }
+
+    /// The products of vectors `i .. i + R` with the eight in `columns`; several at once, because one sum after another
+    /// would wait for itself.
+    #[inline(always)]
+    fn rows<const R: usize>(&self, b: usize, at: usize, i: usize, first: usize, columns: &[[f32; BLOCK]; LANES], products: &mut [f32]) {
+        let parts: [[f32; LANES]; R] = std::array::from_fn(|r| self.part(b, at, i + r));
+        let mut sums = [[0.0; BLOCK]; R];
+        for (k, column) in columns.iter().enumerate() {
+            for r in 0..R {
+                add(&mut sums[r], parts[r][k], column);
             }
-            let row = &mut products[pairs.row_start(i)..pairs.row_start(i + 1)];
-            row.iter_mut().skip(first).zip(sums).for_each(|(p, s)| *p += s);
+        }
+        for (r, sums) in sums.into_iter().enumerate() {
+            let row = &mut products[self.pairs.row_start(i + r) + first..self.pairs.row_start(i + r + 1)];
+            match row.first_chunk_mut::<BLOCK>() {
+                Some(all) => all.iter_mut().zip(sums).for_each(|(p, s)| *p += s),
+                None => row.iter_mut().zip(sums).for_each(|(p, s)| *p += s),
+            }
         }
     }
 }
@@ -178,50 +213,82 @@ impl parallel::Row for Gradients<'_> {
     #[inline(always)]
     fn row(&self, b: usize, out: &mut [f32]) {
         let dim = self.pairs.dim;
-        for (i, sum) in (self.first..).zip(out.chunks_exact_mut(dim)) {
-            let (blocks, rest) = sum.as_chunks_mut::<LANES>();
-            let last = blocks.len() * LANES;
-            for (c, block) in blocks.iter_mut().enumerate() {
-                *block = self.sum(b, i, c * LANES);
-            }
-            for (c, v) in rest.iter_mut().enumerate() {
-                [*v] = self.sum(b, i, last + c);
-            }
-            if i == 0 {
-                let direct = &self.d_joined[b * self.pairs.width()..][..dim];
-                for ((s, d), x) in sum.iter_mut().zip(direct).zip(vector(self.dense, self.pooled, self.pairs, b, 0)) {
-                    *s = if *x <= 0.0 { 0.0 } else { *s + d };
-                }
+        let mut groups = out.chunks_exact_mut(GROUP * dim);
+        let mut i = self.first;
+        for group in &mut groups {
+            self.vectors::<GROUP>(b, i, group);
+            i += GROUP;
+        }
+        for one in groups.into_remainder().chunks_exact_mut(dim) {
+            self.vectors::<1>(b, i, one);
+            i += 1;
+        }
+        if self.first == 0 {
+            let direct = &self.d_joined[b * self.pairs.width()..][..dim];
+            for ((s, d), x) in out.iter_mut().zip(direct).zip(vector(self.dense, self.pooled, self.pairs, b, 0)) {
+                *s = if *x <= 0.0 { 0.0 } else { *s + d };
             }
         }
     }
 }
 
 impl Gradients<'_> {
-    /// Elements `at .. at + N` of `Σ gᵢⱼ Tⱼ`, in the order of j, kept in registers.
+    /// The gradients of vectors `i .. i + R`.
     #[inline(always)]
-    fn sum<const N: usize>(&self, b: usize, i: usize, at: usize) -> [f32; N] {
-        let (pairs, dim) = (self.pairs, self.pairs.dim);
-        let products = &self.d_joined[b * pairs.width()..][dim..pairs.width()];
-        let mut sum = [0.0; N];
-        let mut add = |g: f32, vector: &[f32]| {
-            for (s, v) in sum.iter_mut().zip(&vector[at..at + N]) {
-                *s += g * v;
+    fn vectors<const R: usize>(&self, b: usize, i: usize, out: &mut [f32]) {
+        let dim = self.pairs.dim;
+        let whole = dim - dim % LANES;
+        for at in (0..whole).step_by(LANES) {
+            for (r, sum) in self.sums::<R, LANES>(b, i, at).iter().enumerate() {
+                out[r * dim + at..][..LANES].copy_from_slice(sum);
             }
-        };
-        let tables = &self.pooled[b * pairs.tables * dim..][..pairs.tables * dim];
-        let mut vectors = std::iter::once(&self.dense[b * dim..][..dim]).chain(tables.chunks_exact(dim));
-        for (g, vector) in products[pairs.row_start(i)..][..i].iter().zip(&mut vectors) {
-            add(*g, vector);
         }
-        let own = vectors.next().filter(|_| pairs.diagonal);
-        own.into_iter().for_each(|vector| add(2.0 * products[pairs.row_start(i) + i], vector));
-        let mut next = pairs.row_start(i + 1) + i;
-        for (j, vector) in (i + 1..).zip(vectors) {
-            add(products[next], vector);
-            next += pairs.row_start(j + 1) - pairs.row_start(j);
+        for at in whole..dim {
+            for (r, [sum]) in self.sums::<R, 1>(b, i, at).into_iter().enumerate() {
+                out[r * dim + at] = sum;
+            }
         }
-        sum
+    }
+
+    /// Elements `at .. at + N` of vector `j`.
+    #[inline(always)]
+    fn elements<const N: usize>(&self, b: usize, j: usize, at: usize) -> &[f32; N] {
+        vector(self.dense, self.pooled, self.pairs, b, j)[at..].first_chunk().expect("a vector has as many elements")
+    }
+
+    /// Elements `at .. at + N` of `Σ gᵢⱼ Tⱼ` for vectors `i .. i + R`, in the order of j, kept in registers.
+    #[inline(always)]
+    fn sums<const R: usize, const N: usize>(&self, b: usize, i: usize, at: usize) -> [[f32; N]; R] {
+        let pairs = self.pairs;
+        let products = &self.d_joined[b * pairs.width()..][pairs.dim..pairs.width()];
+        let starts: [usize; R] = std::array::from_fn(|r| pairs.row_start(i + r));
+        let mut sums = [[0.0; N]; R];
+        for j in 0..i {
+            let part = self.elements(b, j, at);
+            for r in 0..R {
+                add(&mut sums[r], products[starts[r] + j], part);
+            }
+        }
+        for j in i..i + R {
+            let (row, part) = (&products[pairs.row_start(j)..], self.elements(b, j, at));
+            let (twice, own) = if pairs.diagonal { (2.0 * row[j], part) } else { (0.0, &[0.0; N]) };
+            for r in 0..R {
+                let (g, part) = match (i + r).cmp(&j) {
+                    Ordering::Less => (row[i + r], part),
+                    Ordering::Equal => (twice, own),
+                    Ordering::Greater => (products[starts[r] + j], part),
+                };
+                add(&mut sums[r], g, part);
+            }
+        }
+        for j in i + R..=pairs.tables {
+            let g: &[f32; R] = products[pairs.row_start(j) + i..].first_chunk().expect("a row of products is that long");
+            let part = self.elements(b, j, at);
+            for r in 0..R {
+                add(&mut sums[r], g[r], part);
+            }
+        }
+        sums
     }
 }
 

@@ -30,13 +30,16 @@ pub(crate) trait Row<T = f32>: Sync {
 
 /// Like [`rows`], for the hot loops.
 pub(crate) fn each<T: Send, R: Row<T>>(out: &mut [T], width: usize, op: &R) {
-    let per_piece = (SMALL / width).max(1);
     let piece = |first: usize, rows: &mut [T]| {
         pulp::Arch::new().dispatch(Piece { first, rows, width, op });
     };
-    if out.len() < 2 * SMALL {
+    if out.len() < SMALL {
         return piece(0, out);
     }
+    // As many pieces for one thread as for another.
+    let (rows, threads) = (out.len() / width, rayon::current_num_threads());
+    let pieces = out.len().div_ceil(SMALL).next_multiple_of(threads);
+    let per_piece = rows.div_ceil(pieces).max(1);
     out.par_chunks_mut(per_piece * width).enumerate().for_each(|(p, rows)| piece(p * per_piece, rows));
 }
 

@@ -3,6 +3,7 @@
 use super::super::{note, print};
 use super::{Bench, LabArgs, check, replacement};
 use crate::bench::ceiling::{self, Ceiling};
+use crate::engine::Clock;
 use crate::error::{Error, Result};
 use crate::lab::swap::Swap;
 use crate::lab::timing::{self, Contestant, Timing};
@@ -159,7 +160,7 @@ fn race(
     case: &Case,
     kernel: &'static Kernel,
     ceiling: &Ceiling,
-    clock: &dyn Fn() -> f64,
+    clock: Clock<'_>,
 ) -> Result<Vec<Row>> {
     let Some(original) = timing::plan(case, kernel) else { return Ok(Vec::new()) };
     let mut texts = vec![("original".to_string(), original.clone())];

@@ -1,6 +1,6 @@
 //! Times of single commands on a GPU. Queries are made at load, and only when they are asked for.
 
-use super::super::{CommandTime, TimedRun, Timer};
+use super::super::{Clock, CommandTime, TimedRun, Timer};
 use super::GpuEngine;
 use crate::error::{Error, Result};
 use crate::plan::StepUniform;
@@ -62,7 +62,7 @@ impl Stopwatch {
 }
 
 impl GpuEngine {
-    pub(super) fn run_with_stopwatch(&mut self, phases: &[usize], step: &StepUniform, clock: &dyn Fn() -> f64) -> Result<TimedRun> {
+    pub(super) fn run_with_stopwatch(&mut self, phases: &[usize], step: &StepUniform, clock: Clock<'_>) -> Result<TimedRun> {
         let Some(mut watch) = self.stopwatch.take() else {
             return Err(Error::Device("the engine was not loaded for profiling".into()));
         };
@@ -71,7 +71,7 @@ impl GpuEngine {
         run
     }
 
-    fn timed(&mut self, watch: &mut Stopwatch, phases: &[usize], step: &StepUniform, clock: &dyn Fn() -> f64) -> Result<TimedRun> {
+    fn timed(&mut self, watch: &mut Stopwatch, phases: &[usize], step: &StepUniform, clock: Clock<'_>) -> Result<TimedRun> {
         let mut encoder = self.encoder();
         let target = self.step.clone();
         self.stage(&mut encoder, &target, 0, bytemuck::bytes_of(step));
