@@ -3,7 +3,7 @@
 
 use crate::config::{Interaction, Shape};
 use crate::ops::matmul::{self, Linear};
-use crate::ops::{concat, interaction};
+use crate::ops::{concat, interaction, layer_quant};
 use crate::plan::schedule::VIEW_ALIGNMENT;
 use crate::plan::{Elem, Plan, Role, View};
 
@@ -29,6 +29,16 @@ impl Layer {
     /// The bias in a buffer with the flat layout.
     pub fn bias(&self, flat: View) -> View {
         flat.slice(self.bias_at, self.linear.outputs)
+    }
+
+    /// Where both lie, counted from the first weight.
+    pub fn parts(&self) -> layer_quant::Layer {
+        layer_quant::Layer { inputs: self.linear.inputs, outputs: self.linear.outputs, bias_at: self.bias_at - self.weight_at }
+    }
+
+    /// Weights and bias in a buffer with the flat layout, and what lies between them.
+    pub fn span(&self, flat: View) -> View {
+        flat.slice(self.weight_at, self.parts().span())
     }
 }
 

@@ -44,6 +44,7 @@ ops![
     row_update,
     table_scale,
     fake_quant,
+    layer_quant,
     matmul,
     interaction,
     concat,

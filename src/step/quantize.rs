@@ -5,7 +5,7 @@ use super::{Capacity, Recorded};
 use crate::config::{EmbeddingScale, Method, Quant, ScalePer, Shape};
 use crate::model::{Effective, Network};
 use crate::ops::embedding_bag::{self, Quantize};
-use crate::ops::{dorefa, fake_quant, lsq, row_scale, table_scale};
+use crate::ops::{dorefa, fake_quant, layer_quant, lsq, row_scale, table_scale};
 use crate::plan::schedule::VIEW_ALIGNMENT;
 use crate::plan::{Elem, Plan, Role, View};
 use crate::tables::Tables;
@@ -67,7 +67,13 @@ pub(super) fn effective(quant: &Quant, weights: View, copies: Option<&Copies>) -
 pub(super) fn mlps(plan: &mut Plan, network: &Network, quant: &Quant, weights: View, copies: Option<&Copies>) {
     let Some(copies) = copies.filter(|_| quant.mlp_bits.quantized()) else { return };
     let n = quant.mlp_bits.max_code();
+    let fixed = !matches!(quant.method, Method::Lsq | Method::Pact);
     for (layer, scales) in network.layers().zip(&copies.layers) {
+        if fixed && quant.mlp_scale == ScalePer::Channel {
+            let (of, flat) = (layer.parts(), |buffer| layer.span(buffer));
+            layer_quant::quantize(plan, &layer.name, of, n, quant.quantize_bias, flat(weights), scales.weight, flat(copies.values));
+            continue;
+        }
         let (weight, bias) = (layer.weight(weights), layer.bias(weights));
         let (weight_name, bias_name) = (format!("{}.weight", layer.name), format!("{}.bias", layer.name));
         match quant.method {
