@@ -101,7 +101,8 @@ mod tests {
         assert_eq!(lengths(&[0x80, 1, 4, 0xff, 0xff, 0xff, 0xff, 0x7f, 0], 1000), None, "2^35 lengths");
         assert_eq!(lengths(&[0x80, 1, 4, 1, 9], 9), None, "a negative one");
         assert_eq!(lengths(&[0x80, 1, 0, 1, 10], 9), None, "no parts");
-        assert_eq!(lengths(&[0x80, 1, 4, 3, 10, 0, 33, 0, 0, 0], 9), None, "33 bits");
+        assert_eq!(lengths(&[&[0x80, 1, 4, 3, 10, 0, 33, 0, 0, 0][..], &[0; 200]].concat(), 9), None, "33 bits");
+        assert!(lengths(&[&[0x80, 1, 4, 3, 10, 0, 32, 0, 0, 0][..], &[0; 200]].concat(), 9).is_some(), "32 bits");
         for end in 0..written().len() - 8 {
             assert_eq!(lengths(&written()[..end], 41), None, "ends after {end} bytes");
         }

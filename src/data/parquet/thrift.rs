@@ -168,7 +168,8 @@ mod tests {
         assert!(ends(&[0x18, 0xff, 0xff, 0xff, 0xff, 0x7f, 1, 0]), "text of 32 GiB");
         assert!(ends(&[0x19, 0xf3, 0xff, 0xff, 0x3f, 1, 0]), "a list of a million bytes");
         assert!(ends(&[0x16, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1, 0]), "a number of 84 bits");
-        assert!(ends(&[0x1c; 1000]), "a thousand structures in each other");
+        assert!(ends(&[vec![0x1c; 1000], vec![0; 1001]].concat()), "a thousand structures in each other");
+        assert!(!ends(&[vec![0x1c; 60], vec![0; 61]].concat()), "sixty");
         assert!(ends(&[0x15, 2]), "no end");
         assert!(ends(&[0x1e, 0]), "an unknown type");
     }
