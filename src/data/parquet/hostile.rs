@@ -28,7 +28,8 @@ fn field(step: u8, value: i64) -> Vec<u8> {
 /// The header of a data page (5), a dictionary (7) or a newer data page (8).
 fn header(kind: u8, decompressed: i64, compressed: i64, values: i64) -> Vec<u8> {
     let number = [(5, 0), (7, 2), (8, 3)].into_iter().find(|(k, _)| *k == kind).map_or(0, |(_, number)| number);
-    let inner = [vec![(kind - 3) << 4 | 12], field(1, values), field(1, 0), vec![0]].concat();
+    // what else the decoder asks for: how values and levels are written
+    let inner = [vec![(kind - 3) << 4 | 12], field(1, values), field(1, 0), field(1, 3), field(1, 3), vec![0]].concat();
     [field(1, number), field(1, decompressed), field(1, compressed), inner, vec![0]].concat()
 }
 
