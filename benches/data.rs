@@ -1,11 +1,12 @@
 //! Speed of data: text parsed, prepared, and loaded as batches.
 //!
 //! ```text
-//! cargo bench --bench data -- [--file FILE.tsv | --lines N] [--batch N] [--threads N] [--rounds N] [--seconds S] [--folder DIR]
+//! cargo bench --bench data -- [--file FILE.tsv | --lines N | --prepared DIR] [--batch N] [--threads N] [--rounds N] [--seconds S]
+//!     [--folder DIR]
 //! ```
 //!
 //! Without `--file` it reads Criteo-like text that it makes up. Rates are also given for a second of processor time, which
-//! other programs on the machine disturb less. `--folder` keeps the prepared data.
+//! other programs on the machine disturb less. `--folder` keeps the prepared data; `--prepared` loads such a folder and measures nothing else.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
 mod common;
@@ -21,7 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-const USAGE: &str = "use --file FILE, --lines N, --batch N, --threads N, --rounds N, --seconds S, --folder DIR";
+const USAGE: &str = "use --file FILE, --lines N, --prepared DIR, --batch N, --threads N, --rounds N, --seconds S, --folder DIR";
 
 /// Seconds of processor time of this process; 0 where the system does not tell.
 fn cpu_seconds() -> f64 {
@@ -57,9 +58,13 @@ fn measure(name: &str, unit: &str, rounds: usize, seconds: f64, mut work: impl F
 }
 
 fn main() -> dqrm::Result<()> {
-    let options = Options::parse(USAGE, &[], &["--file", "--lines", "--batch", "--threads", "--rounds", "--seconds", "--folder"]);
+    let options =
+        Options::parse(USAGE, &[], &["--file", "--lines", "--prepared", "--batch", "--threads", "--rounds", "--seconds", "--folder"]);
     let (rounds, seconds) = (options.value("--rounds", 5), options.value("--seconds", 1.0));
     let (batch, threads) = (options.value("--batch", 2048), options.value("--threads", 2));
+    if let Some(folder) = options.text("--prepared") {
+        return load(Arc::new(dataset::open_folder(Path::new(folder))?), batch, threads, rounds, seconds);
+    }
     let place = tempfile::tempdir().map_err(dqrm::Error::io("create", "a temporary folder"))?;
     let path = match options.text("--file") {
         Some(path) => path.to_owned(),

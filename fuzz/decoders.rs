@@ -2,14 +2,17 @@
 //! that the bytes do not bear out. `tests/formats` runs the same functions on damaged files for a second or two.
 #![allow(dead_code, reason = "each target uses one")]
 
-use dqrm::config::{OnBadRow, Schema};
+use dqrm::config::{Data, Format, OnBadRow, Schema};
 use dqrm::data::ids::Mapper;
+use dqrm::data::parquet as columnar;
 use dqrm::data::text::{Input, Labels, RawBlock, Reader};
+use dqrm::data::{Block, Samples, dataset};
 use dqrm::dist::frame;
 use dqrm::dist::ids as worker;
 use dqrm::dist::launch::{self, Flags, hosts};
 use dqrm::packed::Packed;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 /// A packed model.
 pub(crate) fn packed(bytes: &[u8]) {
@@ -64,6 +67,72 @@ pub(crate) fn text(bytes: &[u8]) {
             break;
         }
     }
+}
+
+/// A file of this process to put bytes into, for readers that map files.
+fn scratch(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("dqrm-fuzz-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder for temporary files");
+    folder.join(name)
+}
+
+/// Parquet, under the usual names of columns.
+pub(crate) fn parquet(bytes: &[u8]) {
+    let path = scratch("input.parquet");
+    std::fs::write(&path, bytes).expect("a temporary file");
+    let file = path.display().to_string();
+    let Ok(schema) = columnar::usual_schema(&file) else { return };
+    let Ok(mut reader) = columnar::Reader::new(&[file], &schema, Labels::Optional, OnBadRow::Skip, None) else { return };
+    let mut block = RawBlock::new();
+    while let Ok(1..) = reader.read(&mut block, 64) {
+        assert_eq!(block.offsets.len(), schema.tables() * block.samples + 1);
+        assert_eq!((block.dense.len(), block.labels.len()), (schema.dense.len() * block.samples, block.samples));
+        if block.samples > 100_000 {
+            break;
+        }
+    }
+}
+
+/// Rows of a small folder of prepared data, with multi-hot columns.
+const PREPARED_ROWS: u64 = 40;
+
+/// The files of that folder, as `dqrm prepare` makes them.
+fn prepared_files() -> &'static [(&'static str, Vec<u8>)] {
+    static FILES: OnceLock<Vec<(&str, Vec<u8>)>> = OnceLock::new();
+    FILES.get_or_init(|| {
+        let (text, folder) = (scratch("rows.tsv"), scratch("made"));
+        let lines: String = (0..PREPARED_ROWS).map(|i| format!("{}\t{i}\t{}\t{},{}\n", i % 2, i % 7, i % 5, i % 3)).collect();
+        std::fs::write(&text, lines).expect("a temporary file");
+        let data = Data { files: vec![text.display().to_string()], format: Format::Text, ..Data::default() };
+        let schema = Schema { multi_hot: vec![dqrm::config::Column::Number(4)], ..Schema::criteo(1, 1) };
+        let making = dataset::Making { stop: None, restart: true, mark_every: None, watch: &mut |_, _, _| {} };
+        let _ = std::fs::remove_dir_all(&folder);
+        dataset::to_folder(&data, &schema, None, None, &folder, making).expect("rows that can be prepared");
+        let read = |name| (name, std::fs::read(folder.join(name)).expect("a file that was prepared"));
+        ["rows.bin", "index.bin", "ids.bin", "sums.bin", "meta.json"].map(read).to_vec()
+    })
+}
+
+/// Prepared data: the bytes are differences to the files of a sound folder, one behind the other; what is left over lengthens
+/// the last.
+pub(crate) fn prepared(bytes: &[u8]) {
+    let (folder, mut changes) = (scratch("changed"), bytes.iter());
+    std::fs::create_dir_all(&folder).expect("a folder for temporary files");
+    for (name, file) in prepared_files() {
+        let mut file: Vec<u8> = file.iter().map(|byte| byte ^ changes.next().unwrap_or(&0)).collect();
+        if *name == "meta.json" {
+            file.extend(changes.by_ref());
+        }
+        std::fs::write(folder.join(name), file).expect("a temporary file");
+    }
+    let Ok(prepared) = dataset::open_folder(&folder) else { return };
+    for row in 0..prepared.len() {
+        let mut block = Block::new();
+        if prepared.fetch(&[row], &mut block).is_ok() {
+            assert_eq!((block.samples, block.offsets.len()), (1, prepared.rows().len() + 1));
+        }
+    }
+    let _ = prepared.verify(&|_, _| {});
 }
 
 /// The tables of [`worker_ids`]: rows, and how many of them may be touched.

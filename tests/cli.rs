@@ -884,6 +884,11 @@ fn benchmarks_print_a_table_and_write_figures() {
     let tiny = ["bench", "step", "--preset", "tiny", "--max-rows", "100", "--batch", "8", "--device", "cpu"];
     let steps = figures(&tiny, &["FP32", "INT4 / FP32", "batch 8", "of ceiling"]);
     assert_eq!(steps["batches"][0]["variants"][1]["rounds"].as_array().unwrap().len(), 2);
+    let data = figures(
+        &["bench", "data", "--lines", "3000", "--batch", "64"],
+        &["made-up text, prepared, 3,000 samples", "26 tables", "ids listed alone"],
+    );
+    assert!(data["prepared"]["text_bytes"].as_u64() > Some(100_000) && data["parts"][1]["shuffled"] == true, "{data}");
     let data = figures(&["bench", "data", "--preset", "tiny", "--batch", "16", "--threads", "1"], &["synthetic clicks", "samples/s"]);
     assert!(data["rates"][0]["samples_per_second"]["median"].as_f64().unwrap() > 0.0);
     let kernels = succeed(dir, &["bench", "kernels", "concat", "--device", "cpu", "--seconds", "0.01"]);
@@ -928,8 +933,18 @@ fn a_prepared_folder_trains_as_its_files_do() {
     let predicted = |data: &[&str]| succeed(dir, &[&["predict", "one", "--data"][..], data].concat());
     assert!(predicted(&["moved/prepared"]) == predicted(&["a.tsv", "b.tsv"]));
     succeed(dir, &["train", "--resume", "one", "--epochs", "2"]);
-    succeed(dir, &["prepare", "b.tsv", "--out", "other"]);
-    fail(dir, &["eval", "one", "--data", "other"], &["numbers its categories in another way"]);
+    // categories of other data are given the model's rows, where the folder keeps them all
+    let mut late = lines[1700..].to_vec();
+    let last = late.last_mut().unwrap();
+    last.replace_range(last.rfind('\t').unwrap() + 1.., "deadbeef");
+    put(dir, "late.tsv", &late);
+    succeed(dir, &["prepare", "late.tsv", "--out", "other"]);
+    fail(dir, &["eval", "one", "--data", "other"], &["numbers its categories in another way", "in table 25", "--split 1,0,0"]);
+    succeed(dir, &["prepare", "late.tsv", "--out", "all", "--split", "1,0,0"]);
+    assert_eq!(evaluated(&["all"]), evaluated(&["late.tsv"]));
+    assert!(predicted(&["all"]) == predicted(&["late.tsv"]));
+    succeed(dir, &["prepare", "b.tsv", "--out", "rows", "--ids", "modulo", "--modulo", "50"]);
+    fail(dir, &["eval", "one", "--data", "rows"], &["holds row numbers instead of categories"]);
     fail(dir, &["train", "--data", "moved/prepared", "--ids", "modulo", "--modulo", "9"], &["was prepared with data.ids = dictionary"]);
     fail(dir, &["prepare", "a.tsv", "--out", "other"], &["holds prepared data already"]);
     fail(dir, &["prepare", "moved/prepared", "--out", "again"], &["is prepared already"]);

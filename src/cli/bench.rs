@@ -6,22 +6,25 @@ use super::live::{Live, grouped};
 use super::options::choice;
 use super::table::{bytes_per_second, flops_per_second, short};
 use super::{note, print};
-use crate::bench::data::DataReport;
 use crate::bench::infer::{self, InferReport, Ready};
 use crate::bench::step::{self, BatchReport, StepOptions};
-use crate::bench::{Ceiling, Machine, Spread, ceiling, data};
-use crate::config::{Config, Device, Format, Ids, Model, Preset, Synthetic};
+use crate::bench::{Ceiling, Machine, Spread, ceiling};
+use crate::config::{Device, Model, Preset};
 use crate::error::{Error, Result};
-use crate::session::DeviceInfo;
-use crate::train::{self, Event};
+use crate::train::Event;
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
+
+mod data;
+
+use data::DataArgs;
 
 const EXAMPLES: &str = "\
 Examples:
   dqrm bench step                                      Kaggle's shape, FP32 against INT4, batch 128 and 2048
   dqrm bench step --device gpu --json step.json
   dqrm bench kernels matmul --device gpu
+  dqrm bench data                                      made-up clicks, prepared in a temporary folder and loaded
   dqrm bench data --data day_0.gz --threads 1,2,4      what the loader gives of real clicks
   dqrm bench infer --model runs/mine/model.safetensors
 
@@ -44,7 +47,7 @@ pub enum What {
     Step(StepArgs),
     /// Every kernel at real shapes, as shares of the ceilings (`dqrm kernels time`)
     Kernels(TimeArgs),
-    /// The loader: samples from files (or the generator) to batches
+    /// The loader: prepared samples to batches, in order and shuffled, and its parts
     Data(DataArgs),
     /// Prediction from a packed model
     Infer(InferArgs),
@@ -84,32 +87,6 @@ pub struct StepArgs {
     pub effort: Effort,
 }
 
-/// Settings of `dqrm bench data`.
-#[derive(Debug, Clone, Args)]
-pub struct DataArgs {
-    /// Files in time order, plain or .gz, as for `dqrm train` [default: synthetic clicks]
-    #[arg(long, value_name = "FILE", num_args = 1..)]
-    pub data: Vec<String>,
-    /// How categories become rows
-    #[arg(long, value_name = "dictionary|modulo|direct", value_parser = choice::<Ids>)]
-    pub ids: Option<Ids>,
-    /// Rows of every table with --ids modulo
-    #[arg(long, value_name = "N")]
-    pub modulo: Option<u64>,
-    /// tiny, kaggle, terabyte or mlperf: the tables of synthetic clicks
-    #[arg(long, value_name = "NAME", value_parser = choice::<Preset>, default_value = "kaggle")]
-    pub preset: Preset,
-    /// Samples of a batch, one or several numbers
-    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [2048])]
-    pub batch: Vec<usize>,
-    /// Loader threads, one or several numbers
-    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 2])]
-    pub threads: Vec<usize>,
-    /// How long, and where to
-    #[command(flatten)]
-    pub effort: Effort,
-}
-
 /// Settings of `dqrm bench infer`.
 #[derive(Debug, Clone, Args)]
 pub struct InferArgs {
@@ -139,7 +116,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     match &args.what {
         What::Step(args) => steps(args),
         What::Kernels(args) => kernels::time(args),
-        What::Data(args) => loading(args),
+        What::Data(args) => data::run(args),
         What::Infer(args) => prediction(args),
     }
 }
@@ -251,74 +228,6 @@ fn step_text(f: &StepFigures<'_>) -> String {
         text += &format!("INT4 / FP32  {:.3} (from {:.3} to {:.3})\n", b.ratio.median, b.ratio.min, b.ratio.max);
     }
     text + "\nGFLOP/s: 3 (2 Σ inputs outputs + 2 pairs D) a sample. rows: embedding rows looked up and updated. predicted: each command\nat a ceiling, and what dispatches and the upload cost.\n"
-}
-
-/// Figures of `dqrm bench data`.
-#[derive(serde::Serialize)]
-struct DataFigures {
-    machine: Machine,
-    source: String,
-    samples: u64,
-    tables: usize,
-    seconds: f64,
-    opened_seconds: f64,
-    rates: Vec<DataReport>,
-}
-
-fn loading(args: &DataArgs) -> Result<()> {
-    sizes("batch", &args.batch)?;
-    sizes("threads", &args.threads)?;
-    let mut config = Config::default();
-    config.model.preset = args.preset;
-    config.data.files.clone_from(&args.data);
-    config.data.ids = args.ids.unwrap_or_default();
-    config.data.modulo = args.modulo;
-    config.data.synthetic = Synthetic::default();
-    let config = train::resolve(&config)?;
-    config.validate()?;
-    let start = std::time::Instant::now();
-    let mut live = Live::new();
-    let assembled = train::assemble(&config, &mut |what, done, total| live.event(&Event::Preparing { what, done, total }));
-    let opened_seconds = start.elapsed().as_secs_f64();
-    let mut rates = Vec::new();
-    let measured = assembled.and_then(|found| {
-        let all = args.batch.len() * args.threads.len();
-        for &batch in &args.batch {
-            for &threads in &args.threads {
-                live.event(&Event::Preparing { what: "rates", done: rates.len() as u64, total: all as u64 });
-                let (range, dim) = (found.parts.train.clone(), found.shape.dim);
-                let (rounds, seconds) = (args.effort.rounds as usize, args.effort.seconds);
-                rates.push(data::measure(&found.samples, range, dim, batch, threads, rounds, seconds)?);
-            }
-        }
-        Ok(found)
-    });
-    live.end();
-    let found = measured?;
-    let source = if config.data.format == Format::Synthetic { "synthetic clicks".into() } else { args.data.join(", ") };
-    let device = DeviceInfo { engine: "cpu", name: "loader threads".into(), reason: String::new() };
-    let figures = DataFigures {
-        machine: Machine::now(&device),
-        source,
-        samples: found.samples.len(),
-        tables: found.shape.tables(),
-        seconds: args.effort.seconds,
-        opened_seconds,
-        rates,
-    };
-    print(&data_text(&figures))?;
-    write(args.effort.json.as_deref(), &figures)
-}
-
-fn data_text(f: &DataFigures) -> String {
-    let mut text = head(&f.machine);
-    text += &format!("{}, {} samples, {} tables; ready after {:.2} s\n\n", f.source, grouped(f.samples), f.tables, f.opened_seconds);
-    let mut rows = vec![["batch", "threads", "samples/s", "least", "most", "ids/s"].map(String::from).to_vec()];
-    for r in &f.rates {
-        let [median, min, max] = spread(&r.samples_per_second);
-        rows.push(vec![r.batch.to_string(), r.threads.to_string(), median, min, max, grouped(r.ids_per_second as u64)]);
-    }
-    text + &aligned(&rows)
 }
 
 /// Figures of `dqrm bench infer`.

@@ -14,12 +14,11 @@
 //!
 //! M is the number of multi-hot columns (their tables come last). With a dictionary, the ids are
 //! places in first-seen order over the whole data, counted from 1: those that the training part
-//! has not seen lie above its count of keys, and [`Samples::fetch`] gives them row 0.
+//! has not seen lie above its count of keys, and [`Samples::fetch`](super::Samples::fetch) gives them row 0.
 
-use super::ids::{Mapper, capped};
+use super::ids::Mapper;
 use super::manifest::{BLOCK, IDS, INDEX, META, Meta, ROWS, SUMS, Sums, hex};
 use super::prepare::{self, Job};
-use super::{Block, Samples};
 use crate::config::{Data, Ids, Schema};
 use crate::error::{Error, Result};
 use crate::mapped::{self, Mapped};
@@ -33,9 +32,6 @@ use xxhash_rust::xxh3::xxh3_64;
 pub use super::folder::{Making, to_folder};
 pub use super::manifest::Settings;
 pub use super::prepare::Watch;
-
-/// Rows whose records are asked for before the first of them is decoded, so that memory works on all of them.
-const TOGETHER: usize = 16;
 
 /// The samples' parts, in time order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +68,8 @@ pub struct Prepared {
     known: Option<Vec<u32>>,
     /// The mapper's limit.
     max_rows: Option<u64>,
+    /// The rows of another mapping.
+    renumbering: Option<renumbered::Renumbering>,
 }
 
 /// From categories to rows, before any is known.
@@ -207,7 +205,7 @@ impl Prepared {
         Sums::from_bytes(&sums, meta.row_bytes, index.as_ref().map_or(0, |i| i.len() as u64)).map_err(fail)?;
         let known = (!meta.modulo).then(|| mapper.known().iter().map(|&n| n as u32).collect());
         let max_rows = mapper.max_rows();
-        Ok(Prepared { path: path.into(), records, index, meta, mapper, known, max_rows })
+        Ok(Prepared { path: path.into(), records, index, meta, mapper, known, max_rows, renumbering: None })
     }
 
     /// Reads all bytes and compares them with their checksums. `watch` gets (bytes done, bytes in all).
@@ -287,114 +285,9 @@ impl Prepared {
     pub fn path(&self) -> &Path {
         &self.path
     }
-
-    fn damaged(&self, row: u64) -> Error {
-        Error::Data(format!("prepared data `{}`: row {row} is damaged; delete the folder and it is made again", self.path.display()))
-    }
-
-    /// The record of a row.
-    fn record(&self, row: u64) -> Result<&[u8]> {
-        if row >= self.meta.rows {
-            return Err(Error::Data(format!("row {row} does not exist; there are {}", self.meta.rows)));
-        }
-        let (start, end) = match &self.index {
-            None => {
-                let record = 4 * (1 + self.meta.dense + self.mapper.tables());
-                (row as usize * record, (row as usize + 1) * record)
-            }
-            Some(index) => {
-                let places = index.as_chunks::<8>().0;
-                let at = |row: u64| places.get(row as usize).map_or(u64::MAX, |place| u64::from_le_bytes(*place));
-                let (start, end) = (at(row), at(row + 1));
-                if start > end || end - start > self.meta.longest {
-                    return Err(self.damaged(row));
-                }
-                (start as usize, end as usize)
-            }
-        };
-        self.records.get(start..end).ok_or_else(|| self.damaged(row))
-    }
-
-    /// Appends a record to `block`; `None` when it is damaged.
-    fn decode(&self, record: &[u8], block: &mut Block) -> Option<()> {
-        let (words, rest) = record.as_chunks::<4>();
-        let (label, words) = words.split_first()?;
-        let (dense, words) = words.split_at_checked(self.meta.dense)?;
-        let (sizes, words) = words.split_at_checked(self.meta.multi_hot)?;
-        block.labels.push(f32::from_le_bytes(*label));
-        block.dense.extend(dense.iter().map(|w| f32::from_le_bytes(*w)));
-        let one_hot = self.mapper.tables() - self.meta.multi_hot;
-        let (ids, mut words) = words.split_at_checked(one_hot)?;
-        let first = block.ids.len() as u32 + 1;
-        match &self.known {
-            None => block.ids.extend(ids.iter().map(|w| u32::from_le_bytes(*w))),
-            Some(known) => block.ids.extend(ids.iter().zip(known).map(|(w, &known)| self.row(u32::from_le_bytes(*w), known))),
-        }
-        block.offsets.extend(first..first + one_hot as u32);
-        for (k, size) in (one_hot..).zip(sizes) {
-            let size = u32::from_le_bytes(*size) as usize;
-            if size > self.meta.max_bag[k] {
-                return None;
-            }
-            let (ids, rest) = words.split_at_checked(size)?;
-            words = rest;
-            let row = |w: &[u8; 4]| {
-                let seen = u32::from_le_bytes(*w);
-                self.known.as_ref().map_or(seen, |known| self.row(seen, known[k]))
-            };
-            block.ids.extend(ids.iter().map(row));
-            block.end_bag();
-        }
-        block.samples += 1;
-        (words.is_empty() && rest.is_empty()).then_some(())
-    }
-
-    /// The row of a category's place among those that the training part knows.
-    fn row(&self, seen: u32, known: u32) -> u32 {
-        let seen = if seen > known { 0 } else { seen };
-        if self.max_rows.is_none() { seen } else { capped(seen, self.max_rows) }
-    }
 }
 
-impl Samples for Prepared {
-    fn len(&self) -> u64 {
-        self.meta.rows
-    }
-
-    fn dense(&self) -> usize {
-        self.meta.dense
-    }
-
-    fn rows(&self) -> &[u64] {
-        self.mapper.rows()
-    }
-
-    fn max_bag(&self) -> &[usize] {
-        &self.meta.max_bag
-    }
-
-    fn fetch(&self, indices: &[u64], block: &mut Block) -> Result<()> {
-        let tables = self.mapper.tables();
-        block.labels.reserve(indices.len());
-        block.dense.reserve(indices.len() * self.meta.dense);
-        block.ids.reserve(indices.len() * tables);
-        block.offsets.reserve(indices.len() * tables);
-        let mut records: Vec<&[u8]> = Vec::with_capacity(TOGETHER);
-        for group in indices.chunks(TOGETHER) {
-            records.clear();
-            for &row in group {
-                records.push(self.record(row)?);
-            }
-            // loads that do not wait for each other
-            let first: u32 = records.iter().flat_map(|r| r.iter().step_by(64)).map(|&byte| u32::from(byte)).sum();
-            std::hint::black_box(first);
-            for (&row, record) in group.iter().zip(&records) {
-                self.decode(record, block).ok_or_else(|| self.damaged(row))?;
-            }
-        }
-        Ok(())
-    }
-}
-
+mod records;
+mod renumbered;
 #[cfg(test)]
 mod tests;

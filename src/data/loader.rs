@@ -1,7 +1,7 @@
 //! Threads that make batches ahead of time. A batch is a function of (order, step) alone, so
 //! neither the number of threads nor the step one starts at changes anything.
 
-use super::{Batch, Block, Samples};
+use super::{Batch, Block, Samples, Scratch};
 use crate::error::{Error, Result};
 use crate::rng::{Permutation, Stream};
 use crate::tables::Tables;
@@ -92,9 +92,13 @@ impl Order {
 /// # Errors
 /// Samples that cannot be read, or that do not fit `tables`.
 pub fn fetch_batch(samples: &dyn Samples, order: &Order, tables: &Tables, batch: usize, step: u64) -> Result<Batch> {
+    fetch(samples, order, tables, batch, step, &mut Scratch::default())
+}
+
+fn fetch(samples: &dyn Samples, order: &Order, tables: &Tables, batch: usize, step: u64, scratch: &mut Scratch) -> Result<Batch> {
     let mut block = Block::new();
     samples.fetch(&order.indices(batch, step), &mut block)?;
-    Batch::from_block(block, tables)
+    Batch::with_scratch(block, tables, scratch)
 }
 
 /// Batches in order, made ahead by threads. Dropping it stops and joins them.
@@ -137,8 +141,8 @@ impl Loader {
             let (sender, receiver) = sync_channel(AHEAD);
             let (shared, mine) = (shared.clone(), (steps.start + i..steps.end).step_by(count as usize));
             let work = move || {
-                let (samples, order, tables) = &*shared;
-                deliver(&sender, mine, |step| fetch_batch(&**samples, order, tables, batch, step));
+                let ((samples, order, tables), mut scratch) = (&*shared, Scratch::default());
+                deliver(&sender, mine, |step| fetch(&**samples, order, tables, batch, step, &mut scratch));
             };
             let thread = std::thread::Builder::new().name(format!("loader {i}")).spawn(work);
             loader.threads.push(thread.map_err(|e| Error::Data(format!("cannot start a loader thread: {e}")))?);
@@ -165,7 +169,7 @@ impl Loader {
 }
 
 /// Sends what `make` makes until the receiver is gone or an error was sent.
-fn deliver(sender: &SyncSender<Result<Batch>>, steps: impl Iterator<Item = u64>, make: impl Fn(u64) -> Result<Batch>) {
+fn deliver(sender: &SyncSender<Result<Batch>>, steps: impl Iterator<Item = u64>, mut make: impl FnMut(u64) -> Result<Batch>) {
     for step in steps {
         let batch = make(step);
         let last = batch.is_err();
@@ -320,6 +324,23 @@ mod tests {
         let loader = Loader::new(slow, order, tables, 4, 0..2, 1).unwrap().timed(&waited);
         assert_eq!(loader.map(Result::unwrap).count(), 2);
         assert!(waited.load(Ordering::Relaxed) > 0);
+    }
+
+    #[test]
+    fn a_step_finds_its_batch_made_when_the_threads_kept_up() {
+        let (samples, waited, threads) = (numbers(1 << 20, 1 << 40), Arc::new(AtomicU64::new(0)), 3);
+        let order = Order { range: 0..1 << 20, shuffle: Some(1), share: Share::default() };
+        let mut loader = loader(samples.clone(), order, 0..1 << 18, threads).timed(&waited);
+        for taken in 0..50 {
+            // a step that takes as long as the threads need to be as far ahead as they go: all of them made one more batch than fits
+            let (full, began) = (taken + threads as u64 * (AHEAD as u64 + 1), Instant::now());
+            while samples.fetched.load(Ordering::SeqCst) < full {
+                assert!(began.elapsed().as_secs() < 60, "the threads make nothing ahead of step {taken}");
+                std::thread::yield_now();
+            }
+            assert!(loader.next().unwrap().is_ok());
+            assert_eq!(waited.load(Ordering::Relaxed), 0, "step {taken} waited");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use crate::error::{Error, Result};
 use crate::tables::Tables;
-use unique::Sorter;
+use unique::Lister;
 
 #[cfg(feature = "cli")]
 pub mod binary;
@@ -47,6 +47,7 @@ mod teacher;
 pub mod text;
 #[cfg(feature = "cli")]
 mod text_source;
+mod transpose;
 mod unique;
 #[cfg(feature = "cli")]
 mod writer;
@@ -148,9 +149,16 @@ impl Batch {
     /// # Errors
     /// As [`Batch::prepare`].
     pub fn from_block(block: Block, tables: &Tables) -> Result<Batch> {
+        Batch::with_scratch(block, tables, &mut Scratch::default())
+    }
+
+    /// The same, with memory that is used again.
+    pub(crate) fn with_scratch(block: Block, tables: &Tables, scratch: &mut Scratch) -> Result<Batch> {
         let (n, k_count) = (block.samples, tables.count());
         let fits = block.offsets.len() == n * k_count + 1 && block.offsets.last().copied() == Some(block.ids.len() as u32);
-        if !fits || block.offsets.windows(2).any(|bag| bag[0] > bag[1]) {
+        // not `all`, which ends early and so looks at one after the other
+        let one_hot = block.ids.len() == n * k_count && block.offsets.iter().zip(0..).fold(true, |all, (&at, i)| all & (at == i));
+        if !fits || (!one_hot && block.offsets.windows(2).any(|bag| bag[0] > bag[1])) {
             return Err(Error::Data(format!("{} bag offsets for {n} samples of {k_count} tables", block.offsets.len())));
         }
         let Block { samples, dense, labels, offsets, ids } = block;
@@ -160,7 +168,7 @@ impl Batch {
             samples,
             dense,
             labels: if labels.is_empty() { vec![0.0; n] } else { labels },
-            bag_rows: vec![0; ids.len()],
+            bag_rows: Vec::new(),
             bag_offsets: offsets,
             rows: Vec::with_capacity(touched),
             row_tables: Vec::with_capacity(touched),
@@ -169,11 +177,10 @@ impl Batch {
             row_samples: vec![0; ids.len()],
         };
         batch.row_offsets.push(0);
-        let one_hot = ids.len() == n * k_count && batch.bag_offsets.iter().zip(0..).all(|(&offset, i)| offset == i);
         if one_hot {
-            batch.add_one_hot(&ids, tables)?
+            batch.add_one_hot(ids, tables, scratch)?
         } else {
-            batch.add_bags(&ids, tables)?
+            batch.add_bags(&ids, tables, &mut scratch.lister)?
         }
         for s in 0..tables.shards() {
             batch.shard_offsets[s + 1] += batch.shard_offsets[s];
@@ -182,41 +189,42 @@ impl Batch {
     }
 
     /// Adds all tables of a batch whose bags hold one id each.
-    fn add_one_hot(&mut self, ids: &[u32], tables: &Tables) -> Result<()> {
+    fn add_one_hot(&mut self, mut ids: Vec<u32>, tables: &Tables, scratch: &mut Scratch) -> Result<()> {
         let (n, k_count) = (self.samples, tables.count());
-        let columns = transposed(ids, n, k_count);
-        let mut places = vec![0; ids.len()];
-        let mut sorter = Sorter::default();
+        let Scratch { columns, places, lister } = scratch;
+        columns.resize(ids.len(), 0);
+        places.resize(ids.len(), 0);
+        transpose::to_columns(&ids, k_count, columns);
         for table in 0..k_count {
-            sorter.ids.clear();
-            sorter.ids.extend_from_slice(&columns[table * n..(table + 1) * n]);
-            let places = &mut places[table * n..(table + 1) * n];
-            self.add_table(tables, table, &mut sorter, table * n, |occurrence, row| {
-                places[occurrence as usize] = row;
-                occurrence
+            let column = table * n..(table + 1) * n;
+            let places = &mut places[column.clone()];
+            self.add_table(tables, table, &columns[column], lister, table * n, |occurrence, row| {
+                places[occurrence] = row;
+                occurrence as u32
             })?;
         }
-        self.bag_rows = transposed(&places, k_count, n);
+        transpose::to_rows(places, n, &mut ids);
+        self.bag_rows = ids;
         Ok(())
     }
 
     /// Adds all tables.
-    fn add_bags(&mut self, ids: &[u32], tables: &Tables) -> Result<()> {
-        let (k_count, mut filled, mut sorter) = (tables.count(), 0, Sorter::default());
-        let mut bag_rows = std::mem::take(&mut self.bag_rows);
-        // (sample, place in `ids`) of each occurrence
-        let mut owners: Vec<(u32, u32)> = Vec::new();
+    fn add_bags(&mut self, ids: &[u32], tables: &Tables, lister: &mut Lister) -> Result<()> {
+        let (k_count, mut filled) = (tables.count(), 0);
+        let mut bag_rows = vec![0; ids.len()];
+        // ids of a table, and (sample, place in `ids`) of each
+        let (mut column, mut owners): (Vec<u32>, Vec<(u32, u32)>) = (Vec::new(), Vec::new());
         for table in 0..k_count {
-            sorter.ids.clear();
+            column.clear();
             owners.clear();
             for b in 0..self.samples {
                 let bag = b * k_count + table;
                 let places = self.bag_offsets[bag]..self.bag_offsets[bag + 1];
-                sorter.ids.extend_from_slice(&ids[places.start as usize..places.end as usize]);
+                column.extend_from_slice(&ids[places.start as usize..places.end as usize]);
                 owners.extend(places.map(|place| (b as u32, place)));
             }
-            self.add_table(tables, table, &mut sorter, filled, |occurrence, row| {
-                let (sample, place) = owners[occurrence as usize];
+            self.add_table(tables, table, &column, lister, filled, |occurrence, row| {
+                let (sample, place) = owners[occurrence];
                 bag_rows[place as usize] = row;
                 sample
             })?;
@@ -226,45 +234,40 @@ impl Batch {
         Ok(())
     }
 
-    /// Adds one table's touched rows. `filled` occurrences stand before its own; `owner` gets the number of an occurrence and its
-    /// place in the list of touched rows, and gives the sample.
+    /// Adds one table's touched rows. `filled` occurrences stand before its own, `ids`; `owner` gets the number of an occurrence and
+    /// its place in the list of touched rows, and gives the sample.
     fn add_table(
         &mut self,
         tables: &Tables,
         table: usize,
-        sorter: &mut Sorter,
+        ids: &[u32],
+        lister: &mut Lister,
         filled: usize,
-        mut owner: impl FnMut(u32, u32) -> u32,
+        mut owner: impl FnMut(usize, u32) -> u32,
     ) -> Result<()> {
         let rows = tables.rows()[table];
-        if let Some(id) = sorter.ids.iter().max().filter(|&&id| u64::from(id) >= rows) {
-            return Err(Error::Data(format!("row {id} of table {table} does not exist; the table has {rows} rows")));
+        if ids.is_empty() {
+            return Ok(());
         }
-        let (sorted, places, ends) = sorter.sorted(rows);
+        let largest = ids.iter().fold(0, |largest, &id| id.max(largest));
+        if u64::from(largest) >= rows {
+            return Err(Error::Data(format!("row {largest} of table {table} does not exist; the table has {rows} rows")));
+        }
         let before = self.rows.len();
-        // the shard of the last row, the place in it of the table's row `first`, the row behind the shard's last, and the
-        // rows listed before that shard
-        let (mut shard, mut first, mut inside, mut end, mut listed) = (0, 0, 0, 0, 0);
-        let (mut last, mut count) = (u64::MAX, 0);
-        for ((&pair, sample), at) in sorted.iter().zip(&mut self.row_samples[filled..]).zip(filled as u32 + 1..) {
-            let id = pair >> 32;
-            if id >= end {
-                self.shard_offsets[shard + 1] += (count - listed) as u32;
-                (first, listed, (shard, inside)) = (id, count, tables.locate(table, id));
-                end = id + tables.rows_in_shard(shard) - u64::from(inside);
-            }
-            // without a branch, which would often be guessed wrongly: a row's last occurrence writes last
-            count += usize::from(id != last);
-            last = id;
-            places[count - 1] = inside + (id - first) as u32;
-            ends[count - 1] = at;
-            *sample = owner(pair as u32, (before + count - 1) as u32);
-        }
-        if count > 0 {
-            self.shard_offsets[shard + 1] += (count - listed) as u32;
-            self.rows.extend_from_slice(&places[..count]);
-            self.row_offsets.extend_from_slice(&ends[..count]);
-            self.row_tables.resize(before + count, table as u32);
+        let samples = &mut self.row_samples[filled..filled + ids.len()];
+        lister.list(ids, largest, filled as u32, &mut self.rows, &mut self.row_offsets, |occurrence, place, at| {
+            samples[at as usize] = owner(occurrence, before as u32 + place);
+        });
+        self.row_tables.resize(self.rows.len(), table as u32);
+        // rows of the table become rows of its shards
+        let mut left = &mut self.rows[before..];
+        while let Some(&first) = left.first() {
+            let (shard, inside) = tables.locate(table, u64::from(first));
+            let end = u64::from(first) + tables.rows_in_shard(shard) - u64::from(inside);
+            let (here, rest) = left.split_at_mut(left.partition_point(|&row| u64::from(row) < end));
+            here.iter_mut().for_each(|row| *row = inside + (*row - first));
+            self.shard_offsets[shard + 1] += here.len() as u32;
+            left = rest;
         }
         Ok(())
     }
@@ -275,19 +278,14 @@ impl Batch {
     }
 }
 
-/// The matrix `[rows, columns]` as `[columns, rows]`.
-fn transposed(values: &[u32], rows: usize, columns: usize) -> Vec<u32> {
-    // rows whose values stay in the first cache while they are written
-    const TILE: usize = 64;
-    let mut out = vec![0; values.len()];
-    for first in (0..rows).step_by(TILE) {
-        let last = rows.min(first + TILE);
-        for column in 0..columns {
-            let out = &mut out[column * rows + first..column * rows + last];
-            out.iter_mut().zip(values[first * columns + column..].iter().step_by(columns)).for_each(|(out, value)| *out = *value);
-        }
-    }
-    out
+/// Memory that one batch after another is made with.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// Ids table by table.
+    columns: Vec<u32>,
+    /// Their places in the list of touched rows.
+    places: Vec<u32>,
+    lister: Lister,
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 use crate::mapped;
 use bytes::Bytes;
 use columns::{Role, Wanted};
+use parquet::basic::Compression;
+use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -18,15 +20,16 @@ use std::path::{Path, PathBuf};
 use values::{Column, Values};
 
 mod columns;
+mod delta;
+mod limits;
 mod reader;
+mod thrift;
 mod values;
 
 pub use reader::Reader;
 
-/// Rows that are decoded at once.
+/// Rows that are decoded at once; fewer where their lists are long.
 const ROUND: usize = 1 << 15;
-/// Bytes that one column of one row group may have when decompressed.
-const MAX_CHUNK: u64 = 2 << 30;
 
 /// What a panic or an error of the decoder becomes.
 fn guarded<T>(file: &str, work: impl FnOnce() -> parquet::errors::Result<T>) -> Result<T> {
@@ -42,8 +45,15 @@ fn guarded<T>(file: &str, work: impl FnOnce() -> parquet::errors::Result<T>) -> 
 /// Opens a file and reads its footer. Threads read its columns at the same time, which copies of one open file with
 /// its one position cannot, so it is mapped.
 fn open(file: &str) -> Result<SerializedFileReader<Bytes>> {
-    let bytes = Bytes::from_owner(mapped::open(Path::new(file))?);
-    guarded(file, || SerializedFileReader::new(bytes))
+    footer(file, Bytes::from_owner(mapped::open(Path::new(file))?))
+}
+
+/// Reads the footer of a file that was opened.
+fn footer(file: &str, bytes: Bytes) -> Result<SerializedFileReader<Bytes>> {
+    guarded(file, || {
+        limits::footer(&bytes).map_err(ParquetError::General)?;
+        SerializedFileReader::new(bytes)
+    })
 }
 
 /// True when `path` is a folder with Parquet files somewhere below it, or ends with `.parquet`.
@@ -160,6 +170,8 @@ pub(super) struct ParquetSource {
 struct Group {
     columns: Vec<(Role, Column)>,
     left: usize,
+    /// Rows that are decoded at once.
+    round: usize,
     /// Row groups of the file.
     count: usize,
     /// Compressed bytes.
@@ -190,7 +202,8 @@ impl ParquetSource {
     /// Opens the row group at `place`; `None` behind the last.
     fn open_group(&self) -> Result<Option<Group>> {
         let (name, index) = (&self.files[self.place.file], self.place.at as usize);
-        let reader = open(name)?;
+        let file = Bytes::from_owner(mapped::open(Path::new(name))?);
+        let reader = footer(name, file.clone())?;
         let metadata = reader.metadata();
         let count = metadata.num_row_groups();
         if index >= count {
@@ -207,27 +220,45 @@ impl ParquetSource {
             return Err(fail(format!("has {rows} rows, but {skip} were read before; the file has changed")));
         }
         let group = guarded(name, || reader.get_row_group(index))?;
-        let mut columns = Vec::new();
+        let (mut columns, mut open_bytes, mut longest) = (Vec::new(), 0u64, 1);
         for Wanted { role, leaf, list } in wanted {
             let chunk = meta.column(leaf);
-            let most = rows as u64 * if list.is_some() { self.schema.multi_hot_max as u64 } else { 1 };
             let (size, count) = (chunk.uncompressed_size() as u64, chunk.num_values() as u64);
-            if size > MAX_CHUNK || count > most.max(rows as u64) {
+            let place = |text: String| fail(format!("column `{}`: {text}", chunk.column_path()));
+            self.check_sizes(rows, list.is_some(), size, count).map_err(place)?;
+            let (start, length) = guarded(name, || Ok(chunk.byte_range()))?;
+            let bytes = start.checked_add(length).and_then(|end| file.get(start as usize..end as usize));
+            let bytes = bytes.ok_or_else(|| place(format!("bytes {start} and {length} more are not in the file")))?;
+            let lz4 = matches!(chunk.compression(), Compression::LZ4);
+            let about = limits::Chunk { kind: chunk.column_type(), list: list.is_some(), lz4 };
+            open_bytes += limits::pages(bytes, about).map_err(place)?;
+            if open_bytes > limits::MAX_OPEN {
+                let most = limits::MAX_OPEN;
                 return Err(fail(format!(
-                    "column `{}` has {count} values in {size} bytes; at most {most} in {MAX_CHUNK} are possible",
-                    chunk.column_path()
+                    "pages and dictionaries of its columns have {open_bytes} bytes and more at once; at most {most} are possible"
                 )));
             }
+            longest = longest.max(count / rows.max(1) as u64);
             let column = guarded(name, || Column::open(&*group, leaf, list, (size, count), skip))?;
             columns.push((role, column));
         }
         let bytes = u64::try_from(meta.compressed_size()).unwrap_or(0);
-        Ok(Some(Group { columns, left: rows - skip, count, bytes }))
+        let round = (limits::MAX_VALUES / 2 / longest).clamp(1, ROUND as u64) as usize;
+        Ok(Some(Group { columns, left: rows - skip, round, count, bytes }))
+    }
+
+    /// What the footer says of a column: its bytes when decompressed, and its values.
+    fn check_sizes(&self, rows: usize, list: bool, size: u64, count: u64) -> std::result::Result<(), String> {
+        let most = rows as u64 * if list { self.schema.multi_hot_max as u64 } else { 1 };
+        if size <= limits::MAX_CHUNK && count <= most.max(rows as u64) {
+            return Ok(());
+        }
+        Err(format!("has {count} values in {size} bytes; at most {most} in {} are possible", limits::MAX_CHUNK))
     }
 
     /// The next rows of a group.
     fn decode(&self, group: &mut Group) -> Result<Parsed> {
-        let (name, rows) = (&self.files[self.place.file], group.left.min(ROUND));
+        let (name, rows) = (&self.files[self.place.file], group.left.min(group.round));
         let (schema, limits) = (&self.schema, self.limits.as_deref());
         let decoded: Vec<(Role, Values)> = group
             .columns
@@ -311,7 +342,7 @@ impl Source for ParquetSource {
                 }
                 continue;
             }
-            let rows = group.left.min(ROUND);
+            let rows = group.left.min(group.round);
             let parsed = self.decode(&mut group)?;
             group.left -= rows;
             self.place.line += rows as u64;
@@ -330,5 +361,7 @@ impl Source for ParquetSource {
     }
 }
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

@@ -203,13 +203,8 @@ impl Trained {
         }
         if dataset::is_folder(files) {
             let prepared = dataset::open_folder(Path::new(&files[0]))?;
-            if prepared.mapper().to_bytes() != self.mapper.to_bytes() {
-                return Err(Error::Config(format!(
-                    "`{}` numbers its categories in another way than the model, since it was prepared from other files; give the \
-                     files themselves",
-                    files[0]
-                )));
-            }
+            self.check_columns(&files[0], &prepared.settings().schema)?;
+            let prepared = prepared.renumbered(&self.mapper)?;
             let (skipped, messages) = (prepared.skipped(), prepared.messages().to_vec());
             let samples = self.score_samples(Arc::new(prepared), labelled, each)?;
             return Ok(Scored { samples, skipped, messages });
@@ -239,6 +234,21 @@ impl Trained {
         scored.skipped = reader.skipped();
         scored.messages = reader.messages().to_vec();
         Ok(scored)
+    }
+
+    /// Prepared data has the model's columns, read as the model reads them.
+    fn check_columns(&self, folder: &str, found: &Schema) -> Result<()> {
+        let columns = |s: &Schema| (s.dense.len(), s.categorical.len(), s.multi_hot.len());
+        let own = &self.schema;
+        let differs = match () {
+            () if columns(found) != columns(own) => {
+                format!("has {:?} dense, categorical and multi-hot columns, but the model has {:?}", columns(found), columns(own))
+            }
+            () if found.dense_log != own.dense_log => "takes logarithms of its dense columns otherwise than the model".into(),
+            () if found.id_text != own.id_text => format!("reads categories as {:?}, but the model as {:?}", found.id_text, own.id_text),
+            () => return Ok(()),
+        };
+        Err(Error::Config(format!("`{folder}` {differs}; prepare the files with the model's data.schema")))
     }
 
     /// The same for all of `samples`, whose rows must be numbered as the model's; gives their number.

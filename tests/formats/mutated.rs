@@ -122,6 +122,19 @@ fn altered_mappings_settings_and_rows_give_an_answer() {
 }
 
 #[test]
+fn altered_prepared_data_gives_an_answer() {
+    let mut random = Random(9);
+    for _ in 0..2_000 {
+        let mut changes = vec![0; random.below(8_000)];
+        for _ in 0..=random.below(3) {
+            let at = random.below(changes.len());
+            changes.iter_mut().skip(at).take(1 + random.below(8)).for_each(|byte| *byte = random.below(256) as u8);
+        }
+        decoders::prepared(&changes);
+    }
+}
+
+#[test]
 fn altered_messages_of_workers_give_an_answer() {
     let rows = |n: u32, step: u32| (0..n).map(|i| i * step).collect::<Vec<u32>>();
     let tables = [

@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::{Column, Format, IdText, OnBadRow};
+use crate::data::{Block, Samples};
 use crate::rng::Stream;
 use std::io::Write;
 
@@ -419,4 +420,45 @@ fn a_damaged_byte_is_found_wherever_it_is() {
         std::fs::write(out.join(name), &good).unwrap();
     }
     open_folder(&out).unwrap().verify(&|_, _| {}).unwrap();
+}
+
+#[test]
+fn every_altered_byte_is_an_error_or_changes_nothing() {
+    let folder = Folder::new();
+    let schema =
+        Schema { multi_hot: vec![Column::Number(3)], multi_hot_separator: "|".into(), dense: vec![Column::Number(2)], ..Schema::default() };
+    let text: Vec<u8> = (0..20).flat_map(|i| format!("1\t{i}\t{}|{}\n", i % 9, i % 4).into_bytes()).collect();
+    let data = Data { format: Format::Text, ..folder.data(vec![folder.file("a", &text)]) };
+    let out = folder.0.path().join("out");
+    to_folder(&data, &schema, None, None, &out, simply(&mut quiet)).unwrap();
+    let read = || {
+        let (prepared, mut block) = (open_folder(&out)?, Block::new());
+        prepared.fetch(&(0..prepared.len()).collect::<Vec<_>>(), &mut block)?;
+        Ok::<_, Error>((prepared.verify(&|_, _| {}).is_ok(), block))
+    };
+    let (sound, whole) = read().unwrap();
+    assert!(sound && whole.samples == 20);
+    for name in [ROWS, INDEX, IDS, SUMS, META] {
+        let good = std::fs::read(out.join(name)).unwrap();
+        let mut unnoticed = 0;
+        for at in 0..good.len() {
+            for change in [1, 0x80, 0xff] {
+                let mut bytes = good.clone();
+                bytes[at] ^= change;
+                std::fs::write(out.join(name), &bytes).unwrap();
+                // what is not verified may hold other values, but none that does not belong into its table
+                if let Ok((sound, block)) = read() {
+                    assert!(!sound || block == whole, "{name} {at}");
+                    assert_eq!(block.offsets.len(), block.samples + 1);
+                    unnoticed += usize::from(sound);
+                }
+            }
+        }
+        assert_eq!(unnoticed, 0, "{name}");
+        for end in 0..good.len() {
+            std::fs::write(out.join(name), &good[..end]).unwrap();
+            assert!(read().is_err(), "{name} cut at {end}");
+        }
+        std::fs::write(out.join(name), &good).unwrap();
+    }
 }

@@ -2,17 +2,17 @@ use super::*;
 use crate::config::{Column as Named, Data, Format, IdText};
 use crate::data::dataset::{self, Prepared};
 use crate::data::{Block, Samples};
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::ZstdLevel;
 use parquet::column::writer::ColumnWriter;
 use parquet::data_type::ByteArray;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use std::fs::File;
 use std::sync::Arc;
 
 /// Values of one leaf, with levels where it has any.
-enum Leaf {
+pub(super) enum Leaf {
     Int(Vec<i32>, Vec<i16>, Vec<i16>),
     Long(Vec<i64>, Vec<i16>, Vec<i16>),
     Float(Vec<f32>, Vec<i16>),
@@ -20,8 +20,12 @@ enum Leaf {
 }
 
 /// Writes row groups of leaves.
-fn written(path: &Path, message: &str, compression: Compression, groups: &[Vec<Leaf>]) -> String {
-    let properties = WriterProperties::builder().set_compression(compression).build();
+pub(super) fn written(path: &Path, message: &str, compression: Compression, groups: &[Vec<Leaf>]) -> String {
+    written_with(path, message, WriterProperties::builder().set_compression(compression).build(), groups)
+}
+
+/// The same, with these properties.
+pub(super) fn written_with(path: &Path, message: &str, properties: WriterProperties, groups: &[Vec<Leaf>]) -> String {
     let schema = Arc::new(parse_message_type(message).unwrap());
     let mut writer = SerializedFileWriter::new(File::create(path).unwrap(), schema, Arc::new(properties)).unwrap();
     for leaves in groups {
@@ -53,11 +57,11 @@ fn written(path: &Path, message: &str, compression: Compression, groups: &[Vec<L
     path.to_str().unwrap().into()
 }
 
-const MESSAGE: &str = "message m { required int32 label; optional int32 I1; optional int64 C1; optional group C2 (LIST) { repeated \
+pub(super) const MESSAGE: &str = "message m { required int32 label; optional int32 I1; optional int64 C1; optional group C2 (LIST) { repeated \
                        group list { optional int32 element; } } }";
 
 /// Rows (1, 3, 7, [1, 2]), (0, null, null, []), (1, -4, 9, null), (0, 0, 7, [2]).
-fn leaves() -> Vec<Leaf> {
+pub(super) fn leaves() -> Vec<Leaf> {
     vec![
         Leaf::Int(vec![1, 0, 1, 0], vec![], vec![]),
         Leaf::Int(vec![3, -4, 0], vec![1, 0, 1, 1], vec![]),
@@ -287,4 +291,40 @@ fn damaged_files_are_errors() {
         refused += usize::from(read().is_err());
     }
     assert!(refused > 300, "{refused}");
+}
+
+/// The most memory this process ever asked for, in bytes, where the system says.
+fn asked() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmPeak")).unwrap_or("");
+    line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).unwrap_or(0) << 10
+}
+
+#[test]
+fn every_altered_byte_gives_an_answer_in_bounded_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet");
+    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).set_statistics_enabled(EnabledStatistics::None);
+    let file = written_with(&path, MESSAGE, properties.build(), &[leaves()]);
+    let (good, schema) = (std::fs::read(&path).unwrap(), usual_schema(&file).unwrap());
+    let read = || {
+        let mut reader = Reader::new(std::slice::from_ref(&file), &schema, Labels::Required, OnBadRow::Error, None)?;
+        let mut raw = RawBlock::new();
+        while reader.read(&mut raw, 100)? > 0 {}
+        Ok::<RawBlock, Error>(raw)
+    };
+    assert_eq!(read().unwrap().samples, 4);
+    let before = asked();
+    for at in 0..good.len() {
+        for change in [1, 0x80, 0xff] {
+            let mut bytes = good.clone();
+            bytes[at] ^= change;
+            std::fs::write(&path, &bytes).unwrap();
+            if let Ok(raw) = read() {
+                assert_eq!(raw.offsets.len(), 2 * raw.samples + 1, "byte {at}");
+            }
+        }
+    }
+    let more = asked() - before;
+    assert!(more < 2 << 30, "{more} bytes");
 }

@@ -1,13 +1,17 @@
 //! The values of one column of a row group, some rows at a time.
 
 use super::columns::Role;
+use super::limits;
 use crate::config::Schema;
 use crate::data::fields;
+use parquet::basic::Type as Physical;
 use parquet::column::page::{Page, PageMetadata, PageReader};
 use parquet::column::reader::{ColumnReader, get_column_reader};
 use parquet::data_type::{ByteArray, DataType};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::reader::RowGroupReader;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Values of some rows.
 #[derive(Debug, Default)]
@@ -22,11 +26,16 @@ pub(super) struct Values {
     pub(super) bad: Vec<(usize, String)>,
 }
 
-/// Pages that may not hold more than their row group's description says.
-struct Limited {
-    pages: Box<dyn PageReader>,
+/// Pages that may not hold more than their row group's description says, nor make the decoder take more memory than [`limits`]
+/// allow.
+pub(super) struct Limited {
+    pub(super) pages: Box<dyn PageReader>,
     /// Bytes and values that may still come.
-    left: (u64, u64),
+    pub(super) left: (u64, u64),
+    /// For lists: values that may still come before the next rows are asked for.
+    pub(super) budget: Option<Arc<AtomicU64>>,
+    /// Largest levels, where values are texts.
+    pub(super) texts: Option<(i16, i16)>,
 }
 
 impl Limited {
@@ -35,10 +44,21 @@ impl Limited {
         let dictionary = matches!(page, Page::DictionaryPage { .. });
         let values = if dictionary { 0 } else { u64::from(page.num_values()) };
         let left = (self.left.0.checked_sub(page.buffer().len() as u64), self.left.1.checked_sub(values));
-        let (Some(bytes), Some(values)) = left else {
+        let (Some(bytes), Some(values_left)) = left else {
             return Err(ParquetError::General("its pages hold more than the footer says".into()));
         };
-        self.left = (bytes, values);
+        if let Some(budget) = &self.budget {
+            let before = budget.load(Ordering::Relaxed);
+            if before == 0 {
+                let most = limits::MAX_VALUES;
+                return Err(ParquetError::General(format!("lists of a few rows have more than {most} values, which is the most at once")));
+            }
+            budget.store(before.saturating_sub(values), Ordering::Relaxed);
+        }
+        if let Some((max_rep, max_def)) = self.texts {
+            limits::texts(&page, max_rep, max_def).map_err(ParquetError::General)?;
+        }
+        self.left = (bytes, values_left);
         Ok(Some(page))
     }
 }
@@ -76,6 +96,8 @@ pub(super) struct Column {
     max_def: i16,
     /// For a list, the definition level from which there is an element.
     list: Option<i16>,
+    /// Values that pages may still bring before the next rows are asked for; counts for lists.
+    budget: Arc<AtomicU64>,
 }
 
 /// Levels and values as they come.
@@ -97,7 +119,10 @@ impl Column {
         let pages = group.get_column_page_reader(leaf)?;
         let descr = group.metadata().schema_descr().column(leaf);
         let max_def = descr.max_def_level();
-        let mut column = Column { reader: get_column_reader(descr, Box::new(Limited { pages, left: limit })), max_def, list };
+        let text = descr.physical_type() == Physical::BYTE_ARRAY;
+        let (texts, budget) = (text.then(|| (descr.max_rep_level(), max_def)), Arc::new(AtomicU64::new(u64::MAX)));
+        let pages = Limited { pages, left: limit, budget: list.map(|_| budget.clone()), texts };
+        let mut column = Column { reader: get_column_reader(descr, Box::new(pages)), max_def, list, budget };
         let skipped = match &mut column.reader {
             ColumnReader::BoolColumnReader(r) => r.skip_records(skip)?,
             ColumnReader::Int32ColumnReader(r) => r.skip_records(skip)?,
@@ -116,6 +141,7 @@ impl Column {
     /// The next `rows` rows; categories that are not below `limit` are bad.
     pub(super) fn read(&mut self, rows: usize, role: Role, schema: &Schema, limit: Option<u64>) -> Result<Values> {
         let (max_def, list) = (self.max_def, self.list);
+        self.budget.store(limits::MAX_VALUES, Ordering::Relaxed);
         let whole = |value: i64| u64::try_from(value).map_err(|_| format!("the category {value} is negative"));
         match &mut self.reader {
             ColumnReader::Int32ColumnReader(r) => {
