@@ -202,9 +202,9 @@ fn memory_of_hosted(layout: &RowLayout, in_memory: bool, touched: u64) -> (Vec<P
 }
 
 /// What the host needs beside the model, about: staging memory for a GPU, and the batches that loader threads make ahead.
-fn memory_beside(config: &Config, gpu: bool, upload: u64) -> Vec<Part> {
+fn memory_beside(config: &Config, gpu: bool, upload: u64, batch: u64) -> Vec<Part> {
     let staging = if gpu { (upload.div_ceil(STAGING.0) + 1) * STAGING.0 * STAGING.1 } else { 0 };
-    let ahead = AHEAD * config.train.loader_threads.max(1) as u64 * upload;
+    let ahead = AHEAD * config.train.loader_threads.max(1) as u64 * batch;
     let parts = [("uploads under way, about", staging), ("batches made ahead, about", ahead)];
     parts.into_iter().filter(|p| p.1 > 0).map(|(name, bytes)| Part { name, bytes, on_device: false }).collect()
 }
@@ -255,7 +255,7 @@ pub fn dry_run(config: &Config, preparing: &mut Preparing<'_>) -> Result<DryRun>
             notes.push("the tables are in a file; the predicted time counts no page that is waited for".into());
         }
     }
-    memory.extend(memory_beside(&config, adapter.is_some(), moved(&batch, None).0));
+    memory.extend(memory_beside(&config, adapter.is_some(), step.upload_bytes, moved(&batch, None).0));
     let device = DeviceInfo::of(adapter.as_ref(), reason);
     let commands = || plan.phases.iter().flat_map(|p| &p.commands);
     Ok(DryRun {
