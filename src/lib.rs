@@ -131,6 +131,5 @@ pub mod tensor_file;
 pub mod train;
 #[cfg(feature = "cli")]
 mod whole_file;
-mod words;
 
 pub use error::{Error, Result};

@@ -4,7 +4,6 @@ use super::{CommandTime, Engine, Local, Shared, TimedRun, Timer};
 use crate::error::{Error, Result};
 use crate::plan::schedule::{Limits, Schedule};
 use crate::plan::{Access, Args, BufferId, Command, Role, StepUniform, View};
-use crate::words::Words;
 
 /// A schedule in memory.
 #[derive(Debug)]
@@ -16,7 +15,7 @@ pub struct CpuEngine {
 /// A buffer.
 #[derive(Debug)]
 enum Slot {
-    Own(Words),
+    Own(Vec<u32>),
     Shared(Shared),
 }
 
@@ -32,7 +31,7 @@ impl Slot {
 impl CpuEngine {
     /// Makes the buffers, all zero.
     pub fn load(schedule: Schedule) -> CpuEngine {
-        let slots = schedule.slots.iter().map(|&len| Slot::Own(Words::zeroed(len))).collect();
+        let slots = schedule.slots.iter().map(|&len| Slot::Own(vec![0; len])).collect();
         CpuEngine { schedule, slots }
     }
 
@@ -49,7 +48,7 @@ impl CpuEngine {
             }
             slots[schedule.slot_of[id.0]] = Some(Slot::Shared(words));
         }
-        let own = |(slot, &len): (Option<Slot>, &usize)| slot.unwrap_or_else(|| Slot::Own(Words::zeroed(len)));
+        let own = |(slot, &len): (Option<Slot>, &usize)| slot.unwrap_or_else(|| Slot::Own(vec![0; len]));
         let slots = slots.into_iter().zip(&schedule.slots).map(own).collect();
         Ok(CpuEngine { schedule, slots })
     }
@@ -71,7 +70,7 @@ impl CpuEngine {
         let command = &schedule.plan.phases[phase].commands[command];
         let written = |access| access != Access::Read;
         // The schedule saw to it that a written slot is bound once: taken out, it leaves the others readable.
-        let mut taken: Vec<(usize, Words)> = Vec::new();
+        let mut taken: Vec<(usize, Vec<u32>)> = Vec::new();
         for (binding, view) in command.kernel.bindings.iter().zip(&command.views) {
             if written(binding.access) {
                 let slot = schedule.slot(view);
@@ -87,7 +86,7 @@ impl CpuEngine {
     }
 }
 
-fn call(schedule: &Schedule, command: &Command, slots: &[Slot], taken: &mut [(usize, Words)], step: &StepUniform) {
+fn call(schedule: &Schedule, command: &Command, slots: &[Slot], taken: &mut [(usize, Vec<u32>)], step: &StepUniform) {
     let bound = || command.kernel.bindings.iter().zip(&command.views);
     let inputs = bound()
         .filter(|(b, _)| b.access == Access::Read)

@@ -5,7 +5,6 @@ use super::largest::Largest;
 use super::place::Place;
 use crate::error::{Error, Result};
 use crate::session::{RowLayout, Rows};
-use crate::words::Words;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::path::Path;
@@ -55,7 +54,7 @@ impl Kept {
         let words = layout.total_rows().saturating_mul(layout.width() as u64);
         let len = usize::try_from(words).ok().filter(|&len| len <= isize::MAX as usize / 4);
         let len = len.ok_or_else(|| Error::Config(format!("tables of {words} values are larger than any memory")))?;
-        let place = Place::Memory(Words::zeroed(len));
+        let place = Place::Memory(vec![0; len]);
         Ok(Kept { largest: Largest::new(&layout.rows), layout: layout.clone(), place, readers: None })
     }
 

@@ -2,13 +2,12 @@
 
 use super::file::RowFile;
 use crate::error::Result;
-use crate::words::Words;
 
 /// Memory or a file.
 #[derive(Debug)]
 pub(super) enum Place {
     /// This computer's memory.
-    Memory(Words),
+    Memory(Vec<u32>),
     /// A mapped file.
     File(RowFile),
 }
