@@ -26,9 +26,8 @@ const USAGE: &str = "use --file FILE, --lines N, --prepared DIR, --batch N, --th
 
 /// Seconds of processor time of this process; 0 where the system does not tell.
 fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<f64> = stat.rsplit(')').next().unwrap_or("").split_whitespace().map(|f| f.parse().unwrap_or(0.0)).collect();
-    fields.get(11..13).map_or(0.0, |ticks| (ticks[0] + ticks[1]) / 100.0)
+    let [user, system, _] = common::usage();
+    user + system
 }
 
 /// The most memory this process had, in MB; 0 where the system does not tell.

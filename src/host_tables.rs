@@ -1,9 +1,9 @@
-//! Tables on the host: every row with its optimizer state in one memory-mapped file, so that a model may be larger than the
-//! device's memory and than this computer's. A step reads and writes its rows only; they are fetched by a thread
-//! of their own while the step before is computed.
+//! Tables on the host: every row with its optimizer state in this computer's memory, or in one memory-mapped file, so that a model
+//! may be larger than the device's memory and than this computer's. A step reads and writes its rows only; they are fetched
+//! by a thread of their own while the step before is computed.
 //!
-//! The file holds the rows of all tables one after another, each as D weights and S values of state, FP32,
-//! in this computer's byte order. It has no name and vanishes with the process.
+//! The rows of all tables stand one after another, each as D weights and S values of state, FP32, in this computer's byte
+//! order. The file has no name and vanishes with the process.
 
 use crate::error::{Error, Result};
 use crate::session::{RowLayout, RowStore, Rows};
@@ -16,6 +16,12 @@ use std::thread::JoinHandle;
 mod file;
 mod kept;
 mod largest;
+mod place;
+
+/// Bytes of memory that the largest magnitudes of tables of so many rows take.
+pub(crate) fn bytes_of_largest(rows: &[u64]) -> u64 {
+    rows.iter().map(|rows| rows.div_ceil(largest::BLOCK).saturating_mul(5)).fold(0, u64::saturating_add)
+}
 
 /// Work for the thread: these rows are written, then those are read.
 struct Job {
@@ -23,9 +29,10 @@ struct Job {
     read: Vec<u64>,
 }
 
-/// Tables in a file.
+/// Tables in memory or in a file.
 pub struct HostTables {
     layout: RowLayout,
+    place: &'static str,
     kept: Arc<Mutex<Kept>>,
     /// Written, but not given to the thread yet.
     unwritten: Vec<Rows>,
@@ -50,7 +57,21 @@ impl HostTables {
     /// # Errors
     /// A disk without room, a folder that cannot be written, a thread that cannot be started.
     pub fn create(dir: &Path, layout: RowLayout) -> Result<HostTables> {
-        let kept = Arc::new(Mutex::new(Kept::create(dir, &layout)?));
+        HostTables::start(Kept::in_file(dir, &layout)?, layout)
+    }
+
+    /// Keeps them in memory, all zero. A step then costs the same however many rows there are: rows that are written to a file make
+    /// the system bring whole pages to the disk, and each of these pages has to be made writable again.
+    ///
+    /// # Errors
+    /// More than can be counted, a thread that cannot be started.
+    pub fn in_memory(layout: RowLayout) -> Result<HostTables> {
+        HostTables::start(Kept::in_memory(&layout)?, layout)
+    }
+
+    fn start(kept: Kept, layout: RowLayout) -> Result<HostTables> {
+        let place = kept.place();
+        let kept = Arc::new(Mutex::new(kept));
         let (jobs, work) = channel::<Job>();
         let (finished, done) = channel();
         let shared = kept.clone();
@@ -66,7 +87,17 @@ impl HostTables {
         };
         let thread = std::thread::Builder::new().name("host tables".into()).spawn(run);
         let thread = thread.map_err(|e| Error::Device(format!("cannot start the thread of the tables on the host: {e}")))?;
-        Ok(HostTables { layout, kept, unwritten: Vec::new(), announced: None, ready: None, jobs: Some(jobs), done, thread: Some(thread) })
+        Ok(HostTables {
+            layout,
+            place,
+            kept,
+            unwritten: Vec::new(),
+            announced: None,
+            ready: None,
+            jobs: Some(jobs),
+            done,
+            thread: Some(thread),
+        })
     }
 
     /// Waits until the thread has read what was announced.
@@ -117,6 +148,10 @@ fn patch(rows: &mut Rows, newer: &Rows, layout: &RowLayout) {
 impl RowStore for HostTables {
     fn layout(&self) -> &RowLayout {
         &self.layout
+    }
+
+    fn place(&self) -> &'static str {
+        self.place
     }
 
     fn announce(&mut self, numbers: Vec<u64>) -> Result<()> {

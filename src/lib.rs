@@ -56,7 +56,7 @@
 //! 9. [`engine`]: [`engine::gpu`] runs the shaders, [`engine::cpu`] the twins; [`lab`] looks at kernels
 //!    one by one: against their twins, with another text, with a clock.
 //! 10. [`session`]: a model loaded on an engine: steps, evaluations, named tensors. [`host_tables`] keeps tables
-//!     that are too large for the device in a file.
+//!     that are too large for the device in this computer's memory or in a file.
 //!
 //! What it is fed with, and what is kept:
 //!
@@ -92,6 +92,8 @@ pub mod bench;
 pub mod checkpoint;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "cli")]
+mod computer;
 pub mod config;
 #[cfg(feature = "cli")]
 pub mod config_file;

@@ -2,6 +2,7 @@
 //! sample, weight or permutation can be computed alone, in any order, on any thread.
 
 /// SplitMix64's output function (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators").
+#[inline(always)]
 fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -28,11 +29,13 @@ impl Stream {
     }
 
     /// 64 random bits.
+    #[inline(always)]
     pub fn bits(&self, index: u64) -> u64 {
         mix(mix(self.key.wrapping_add(index.wrapping_mul(0x9e37_79b9_7f4a_7c15))) ^ self.key)
     }
 
     /// Uniform in [0, 1), 53 bits.
+    #[inline(always)]
     pub fn uniform(&self, index: u64) -> f64 {
         (self.bits(index) >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }

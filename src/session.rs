@@ -158,7 +158,7 @@ impl Session {
         match devices::choose(&config.device).await? {
             (Some(adapter), reason) => Session::on_gpu(&adapter, reason, shape, config, max_bag, max_binding, profile).await,
             (None, reason) => {
-                let tables = Tables::new(&shape.rows, shape.dim, max_binding)?;
+                let tables = Session::cut(shape, config, &CpuEngine::limits(None), max_binding)?;
                 let recorded = step::record(shape, config, &tables, max_bag, Session::RING);
                 let schedule = Schedule::new(recorded.plan.clone(), &CpuEngine::limits(None))?;
                 let engine = Box::new(CpuEngine::load(schedule));
@@ -210,9 +210,7 @@ impl Session {
             );
             return Err(Error::Device(text));
         }
-        let of_device = max_binding.min(adapter.limits.max_binding).min(adapter.limits.max_buffer);
-        let max_binding = if config.model.tables == TablePlace::Host { u64::MAX } else { of_device };
-        let tables = Tables::new(&shape.rows, shape.dim, max_binding)?;
+        let tables = Session::cut(shape, config, &adapter.limits, max_binding)?;
         let recorded = step::record(shape, config, &tables, max_bag, Session::RING);
         let schedule = Schedule::new(recorded.plan.clone(), &adapter.limits)?;
         let engine = Box::new(GpuEngine::load_with(adapter, schedule, Choice::Best, profile).await?);

@@ -34,6 +34,7 @@ mod traffic;
 mod trainer;
 mod window;
 
+pub use crate::computer::memory;
 pub use assemble::{Assembled, Preparing, assemble, prepare, resolve, schema};
 pub use comm::{Comm, GradientBytes, MAX_PLAYED, Scheme, comm};
 pub use dry_run::{DryRun, Part, dry_run};
@@ -42,7 +43,6 @@ pub use export::{ExportFormat, ExportOptions, Exported, export};
 pub use folder::{BEST, CONFIG, IDS, LAST, METRICS, PACKED, free_name};
 pub use imported::{Imported, Wanted, import};
 pub use in_process::run_in_process;
-pub use memory::memory;
 pub use pack::{PackOptions, Packing, pack};
 pub use ranks::{Connect, Ranks, Terms};
 pub use traffic::{Milliseconds, Traffic};
@@ -85,6 +85,8 @@ pub struct Facts {
     pub dir: PathBuf,
     /// The device in use.
     pub device: DeviceInfo,
+    /// Where tables on the host are kept; `None` where they live on the device.
+    pub host_tables: Option<&'static str>,
     /// The model.
     pub shape: Shape,
     /// Workers that train together, and samples of all of them in a step; `None` without workers.

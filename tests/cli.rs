@@ -863,6 +863,14 @@ fn a_dry_run_says_what_a_run_would_take_and_leaves_nothing() {
     assert_eq!(memory("embedding tables"), 33_762_577 * 16 * 4);
     assert!(found["device_bytes"].as_u64().unwrap() > memory("embedding tables"));
     assert!(found["exchange"][0].as_u64().unwrap() > 0 && found["predicted"]["commands"].as_f64().unwrap() > 0.0);
+    let hosted = ["train", "--device", "cpu", "--preset", "tiny", "--tables", "host", "--dry-run"];
+    let text = succeed(dir, &hosted);
+    for word in ["tables in one binding", "embedding tables with state", "a step's rows of the tables", "rows to the device and back"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let text = succeed(dir, &[&hosted[..], &["--table-dir", "scratch"]].concat());
+    assert!(text.contains("file of the tables") && !text.contains("embedding tables with state"), "{text}");
+    assert!(!dir.join("scratch").exists());
     std::fs::write(dir.join("day.tsv"), "0\t1\n").unwrap();
     let text = succeed(dir, &["train", "--device", "cpu", "--data", "day.tsv", "--preset", "kaggle", "--max-rows", "1000", "--dry-run"]);
     assert!(text.contains("not prepared yet") && text.contains("the dictionary of the data decides"), "{text}");

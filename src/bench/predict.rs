@@ -18,8 +18,10 @@ pub struct StepCost {
     pub bytes: u64,
     /// Operations on floats.
     pub flops: u64,
-    /// Bytes of the batch.
+    /// Bytes of the batch, and of its rows with tables on the host.
     pub upload_bytes: u64,
+    /// Bytes of rows that come back, with tables on the host.
+    pub returned_bytes: u64,
     /// Bytes of embedding rows that are looked up and updated, and of their state.
     pub row_bytes: u64,
 }
@@ -33,6 +35,8 @@ pub struct Predicted {
     pub dispatches: f64,
     /// The batch's way to the device.
     pub upload: f64,
+    /// The way back of rows, with tables on the host.
+    pub returned: f64,
     /// The scale refresh, spread over the steps between two.
     pub refresh: f64,
 }
@@ -40,15 +44,26 @@ pub struct Predicted {
 impl Predicted {
     /// All of it.
     pub fn seconds(&self) -> f64 {
-        self.commands + self.dispatches + self.upload + self.refresh
+        self.commands + self.dispatches + self.upload + self.returned + self.refresh
     }
 }
 
-/// Bytes that a batch has on its way to the device.
-pub fn upload_bytes(batch: &Batch) -> u64 {
-    let lists = [&batch.bag_offsets, &batch.bag_rows, &batch.rows, &batch.row_tables, &batch.shard_offsets, &batch.row_offsets];
-    let words = lists.iter().map(|list| list.len()).sum::<usize>() + batch.row_samples.len() + batch.dense.len() + batch.labels.len();
-    4 * words as u64
+/// Bytes that a training step's batch has on its way to the device, and bytes of rows that come back. `hosted` is the
+/// number of values of a row, weights and state, of tables on the host.
+pub fn moved(batch: &Batch, hosted: Option<usize>) -> (u64, u64) {
+    let lists = [&batch.bag_offsets, &batch.bag_rows, &batch.row_tables, &batch.row_offsets, &batch.row_samples];
+    let words = lists.iter().map(|list| list.len()).sum::<usize>() + batch.dense.len() + batch.labels.len();
+    match hosted {
+        None => (4 * (words + batch.rows.len() + batch.shard_offsets.len()) as u64, 0),
+        // numbered through, the rows need no list of places
+        Some(width) => (4 * (words + 2 + batch.touched() * width) as u64, 4 * (batch.touched() * width) as u64),
+    }
+}
+
+/// What the commands of a step work on; a step's rows of tables on the host lie in one shard.
+fn live(batch: &Batch, hosted: Option<usize>) -> Live<'_> {
+    let live = Live::of(batch);
+    if hosted.is_some() { Live { shard_offsets: &[], ..live } } else { live }
 }
 
 /// The phases of a training step without workers.
@@ -56,10 +71,11 @@ fn in_step(name: &str) -> bool {
     [phase::GRADIENTS, phase::ROWS, phase::BOTTOM, phase::UPDATE, phase::LEARN].contains(&name)
 }
 
-/// Cost of one training step of `plan` with `batch`, the refresh of scales apart.
-pub fn step_cost(plan: &Plan, batch: &Batch) -> StepCost {
-    let live = Live::of(batch);
-    let mut sum = StepCost { upload_bytes: upload_bytes(batch), ..StepCost::default() };
+/// Cost of one training step of `plan` with `batch`, the refresh of scales apart; `hosted` as in [`moved`].
+pub fn step_cost(plan: &Plan, batch: &Batch, hosted: Option<usize>) -> StepCost {
+    let live = live(batch, hosted);
+    let (upload_bytes, returned_bytes) = moved(batch, hosted);
+    let mut sum = StepCost { upload_bytes, returned_bytes, ..StepCost::default() };
     for command in plan.phases.iter().filter(|p| in_step(p.name)).flat_map(|p| &p.commands) {
         let Cost { bytes, flops } = cost(command, &live);
         sum.dispatches += 1;
@@ -72,10 +88,13 @@ pub fn step_cost(plan: &Plan, batch: &Batch) -> StepCost {
     sum
 }
 
-/// Predicts a training step of `plan` with `batch`. `refresh_every` is the number of steps between two refreshes.
-pub fn predict(plan: &Plan, batch: &Batch, refresh_every: Option<u64>, ceiling: &Ceiling) -> Predicted {
-    let live = Live::of(batch);
-    let mut predicted = Predicted { upload: upload_bytes(batch) as f64 / ceiling.upload_bytes_per_second, ..Predicted::default() };
+/// Predicts a training step of `plan` with `batch`. `refresh_every` is the number of steps between two refreshes, `hosted` as in
+/// [`moved`]: rows of tables on the host come back as quickly as they go.
+pub fn predict(plan: &Plan, batch: &Batch, hosted: Option<usize>, refresh_every: Option<u64>, ceiling: &Ceiling) -> Predicted {
+    let live = live(batch, hosted);
+    let (upload, returned) = moved(batch, hosted);
+    let [upload, returned] = [upload, returned].map(|bytes| bytes as f64 / ceiling.upload_bytes_per_second);
+    let mut predicted = Predicted { upload, returned, ..Predicted::default() };
     for phase in &plan.phases {
         let seconds: f64 = phase.commands.iter().map(|c| ceiling.seconds(cost(c, &live))).sum();
         let dispatches = phase.commands.len() as f64 * ceiling.dispatch_seconds;
@@ -125,17 +144,17 @@ mod tests {
         let block =
             Block { samples: 2, dense: vec![0.0; 2 * shape.dense], labels: vec![0.0; 2], offsets: (0..=4).collect(), ids: vec![1; 4] };
         let batch = Batch::prepare(&block, &tables).unwrap();
-        let cost = step_cost(&plan, &batch);
+        let cost = step_cost(&plan, &batch, None);
         let count = |name: &str| plan.phases.iter().find(|p| p.name == name).unwrap().commands.len() as u64;
         assert_eq!(cost.dispatches, count(phase::GRADIENTS) + count(phase::UPDATE));
         // Two rows, each gathered (2 D + 2) and updated (3 D + 1).
         assert_eq!(cost.row_bytes, 4 * 2 * (5 * shape.dim as u64 + 3));
         assert_eq!(cost.upload_bytes, 4 * (2 * shape.dense as u64 + 2 + 5 + 4 + 2 + 2 + 2 + 3 + 4));
-        let predicted = predict(&plan, &batch, Some(200), &ceiling());
+        let predicted = predict(&plan, &batch, None, Some(200), &ceiling());
         assert!((predicted.dispatches - 1e-5 * cost.dispatches as f64).abs() < 1e-9);
         assert!(predicted.commands >= cost.bytes as f64 / 1e9 && predicted.commands <= cost.bytes as f64 / 1e9 + cost.flops as f64 / 1e10);
         let table_bytes = 4.0 * 5009.0 * shape.dim as f64;
         assert!(predicted.refresh > table_bytes / 1e9 / 200.0 && predicted.refresh < 3e-6, "{predicted:?}");
-        assert_eq!(predict(&plan, &batch, None, &ceiling()).refresh, 0.0);
+        assert_eq!(predict(&plan, &batch, None, None, &ceiling()).refresh, 0.0);
     }
 }

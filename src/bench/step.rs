@@ -210,7 +210,7 @@ pub fn measure(
 
 fn variant(name: &'static str, session: &Session, batch: &Batch, rounds: Vec<f64>, ceiling: &Ceiling) -> Variant {
     let samples_per_second = Spread::of(&rounds);
-    let cost = step_cost(session.plan(), batch);
+    let cost = step_cost(session.plan(), batch, None);
     let steps = samples_per_second.median / batch.samples as f64;
     let flops_per_second = samples_per_second.median * flops_of_sample(session.shape()) as f64;
     let row_bytes_per_second = steps * cost.row_bytes as f64;
@@ -224,7 +224,7 @@ fn variant(name: &'static str, session: &Session, batch: &Batch, rounds: Vec<f64
         row_bytes_per_second,
         row_bytes_share: row_bytes_per_second / ceiling.bytes_per_second,
         cost,
-        predicted: predict(session.plan(), batch, (name == "INT4").then_some(PERIOD), ceiling),
+        predicted: predict(session.plan(), batch, None, (name == "INT4").then_some(PERIOD), ceiling),
     }
 }
 

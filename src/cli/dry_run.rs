@@ -32,6 +32,10 @@ pub(super) fn describe(d: &DryRun) -> String {
         rows.push(vec![part.name.into(), grouped(part.bytes), place.into()]);
     }
     rows.push(vec!["all on the device".into(), grouped(d.device_bytes), format!("({})", size(d.device_bytes))]);
+    rows.push(vec!["all of the host".into(), grouped(d.host_bytes()), format!("({})", size(d.host_bytes()))]);
+    if let Some(bytes) = d.file_bytes {
+        rows.push(vec!["file of the tables".into(), grouped(bytes), format!("({}, on the disk)", size(bytes))]);
+    }
     text += &format!("\n{}", aligned(&rows));
     text += &match (d.fits(), d.available) {
         (Some(true), Some(available)) => format!("fits: {} are free\n", size(available)),
@@ -55,6 +59,9 @@ fn step(d: &DryRun) -> String {
         vec!["operations".into(), grouped(s.flops)],
         vec!["read back, bytes".into(), grouped(d.readback)],
     ];
+    if s.returned_bytes > 0 {
+        rows.push(vec!["rows to the device and back, each way, bytes".into(), grouped(s.returned_bytes)]);
+    }
     if let Some((sent, received)) = d.exchange {
         rows.push(vec!["sent to other workers, bytes".into(), grouped(sent)]);
         rows.push(vec!["received from them, bytes".into(), grouped(received)]);
@@ -66,6 +73,9 @@ fn step(d: &DryRun) -> String {
         vec![format!("dispatches, {:.2} us each", 1e6 * c.dispatch_seconds), ms(p.dispatches)],
         vec![format!("upload at {}", bytes_per_second(c.upload_bytes_per_second)), ms(p.upload)],
     ];
+    if s.returned_bytes > 0 {
+        times.push(vec!["rows back, as quickly".into(), ms(p.returned)]);
+    }
     if let Some(every) = d.refresh_every {
         times.push(vec![format!("refresh of scales, once in {every} steps"), ms(p.refresh)]);
     }

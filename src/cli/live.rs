@@ -94,6 +94,9 @@ impl Live {
             shape.dim,
             grouped(shape.embedding_parameters() + shape.mlp_parameters())
         ));
+        if let Some(place) = facts.host_tables {
+            self.say(&format!("tables   on the host, in {place}"));
+        }
         if let Some((workers, global)) = facts.workers {
             self.say(&format!("workers  {workers}, {} samples a step together", grouped(global)));
         }

@@ -59,10 +59,10 @@ pub struct TrainArgs {
     /// No table gets more rows than this
     #[arg(long, value_name = "N", help_heading = "Model")]
     pub max_rows: Option<u64>,
-    /// Where the tables live: in the device's memory, or in a file of which only a step's rows are in memory [default: the file's, else device]
+    /// Where the tables live: in the device's memory, or on the host, from where a step's rows go to the device and back [default: the file's, else device]
     #[arg(long, value_name = "device|host", value_parser = choice::<TablePlace>, help_heading = "Model")]
     pub tables: Option<TablePlace>,
-    /// The folder of that file, which vanishes with the run [default: the run's folder]
+    /// Keep tables on the host in a file in this folder, which vanishes with the run [default: in memory where they take at most half of what is free, else in the run's folder]
     #[arg(long, value_name = "DIR", help_heading = "Model")]
     pub table_dir: Option<String>,
     /// Start from a PyTorch-named state dict (emb_l.0.weight, bot_l.0.weight, top_l.0.bias …)

@@ -55,7 +55,7 @@ pub enum TablePlace {
     /// In the device's memory.
     #[default]
     Device,
-    /// In a memory-mapped file; a step's rows go to the device and come back.
+    /// In this computer's memory or in a memory-mapped file; a step's rows go to the device and come back.
     Host,
 }
 
@@ -98,7 +98,8 @@ pub struct Model {
     /// Where the tables live. It changes speed and memory, never a result.
     #[serde(skip_serializing_if = "TablePlace::is_default")]
     pub tables: TablePlace,
-    /// The folder of the file that holds the tables while a run lasts, with `tables = "host"`; the run's own folder when left out.
+    /// The folder of the file that holds the tables while a run lasts, with `tables = "host"`. Left out, they are kept in memory where
+    /// they take at most half of what is free, and else in a file in the run's own folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub table_dir: Option<String>,
 }

@@ -1,14 +1,15 @@
-//! What the file holds, in rows and tables.
+//! What memory or the file holds, in rows and tables.
 
 use super::file::RowFile;
 use super::largest::Largest;
+use super::place::Place;
 use crate::error::{Error, Result};
 use crate::session::{RowLayout, Rows};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::path::Path;
 
-/// Threads that read rows. A row that is not in memory is waited for, and the disk serves that many at a time;
+/// Threads that read rows of a file. A row that is not in memory is waited for, and the disk serves that many at a time;
 /// measured on a virtual disk: 3,328 rows took 340 ms with one thread, 146 with 8 and 106 with 32.
 const READERS: usize = 16;
 /// Rows that one of them reads at a time.
@@ -17,9 +18,10 @@ const ROWS: usize = 64;
 /// Rows with their state, and the tables' largest magnitudes.
 pub(super) struct Kept {
     layout: RowLayout,
-    file: RowFile,
+    place: Place,
     largest: Largest,
-    readers: rayon::ThreadPool,
+    /// Of a file.
+    readers: Option<rayon::ThreadPool>,
 }
 
 /// The largest magnitude, as bits.
@@ -32,24 +34,55 @@ fn max_abs_rows(words: &[u32], width: usize, dim: usize) -> u32 {
     if width == dim { max_abs(words) } else { words.chunks_exact(width).map(|row| max_abs(&row[..dim])).max().unwrap_or(0) }
 }
 
+/// Makes the weights of whole rows, from the table's value `start` on; their state is 0. Gives the largest magnitude.
+fn make_rows(words: &mut [u32], width: usize, dim: usize, start: u64, make: &(dyn Fn(u64, &mut [f32]) + Sync)) -> u32 {
+    let values: &mut [f32] = bytemuck::cast_slice_mut(words);
+    if width == dim {
+        make(start, values);
+    } else {
+        for (row, place) in values.chunks_exact_mut(width).zip((start..).step_by(dim)) {
+            make(place, &mut row[..dim]);
+            row[dim..].fill(0.0);
+        }
+    }
+    max_abs_rows(words, width, dim)
+}
+
 impl Kept {
-    /// Makes the file.
-    pub(super) fn create(dir: &Path, layout: &RowLayout) -> Result<Kept> {
-        let file = RowFile::create(dir, layout.total_rows().saturating_mul(layout.width() as u64))?;
-        let readers = rayon::ThreadPoolBuilder::new().num_threads(READERS).thread_name(|i| format!("rows {i}")).build();
-        let readers = readers.map_err(|e| Error::Device(format!("cannot start threads that read the tables: {e}")))?;
-        Ok(Kept { largest: Largest::new(&layout.rows), layout: layout.clone(), file, readers })
+    /// Takes memory.
+    pub(super) fn in_memory(layout: &RowLayout) -> Result<Kept> {
+        let words = layout.total_rows().saturating_mul(layout.width() as u64);
+        let len = usize::try_from(words).ok().filter(|&len| len <= isize::MAX as usize / 4);
+        let len = len.ok_or_else(|| Error::Config(format!("tables of {words} values are larger than any memory")))?;
+        let place = Place::Memory(vec![0; len]);
+        Ok(Kept { largest: Largest::new(&layout.rows), layout: layout.clone(), place, readers: None })
     }
 
-    /// Where rows lie in the file, in words.
+    /// Makes the file.
+    pub(super) fn in_file(dir: &Path, layout: &RowLayout) -> Result<Kept> {
+        let place = Place::File(RowFile::create(dir, layout.total_rows().saturating_mul(layout.width() as u64))?);
+        let readers = rayon::ThreadPoolBuilder::new().num_threads(READERS).thread_name(|i| format!("rows {i}")).build();
+        let readers = readers.map_err(|e| Error::Device(format!("cannot start threads that read the tables: {e}")))?;
+        Ok(Kept { largest: Largest::new(&layout.rows), layout: layout.clone(), place, readers: Some(readers) })
+    }
+
+    /// Where rows are, for people.
+    pub(super) fn place(&self) -> &'static str {
+        match self.place {
+            Place::Memory(_) => "memory",
+            Place::File(_) => "a file",
+        }
+    }
+
+    /// Where rows lie, in words.
     fn span(&self, rows: Range<u64>) -> Range<usize> {
         let width = self.layout.width();
         rows.start as usize * width..rows.end as usize * width
     }
 
-    /// Copies rows out of the file.
+    /// Copies rows out.
     pub(super) fn read(&self, numbers: Vec<u64>) -> Rows {
-        let (dim, width, all) = (self.layout.dim, self.layout.width(), self.file.words());
+        let (dim, width, all) = (self.layout.dim, self.layout.width(), self.place.words());
         let copy = |from: usize, to: usize| {
             let wide = to - from;
             let mut out = vec![0; numbers.len() * wide];
@@ -60,7 +93,12 @@ impl Kept {
                         row.copy_from_slice(&all[at + from..at + to]);
                     }
                 };
-                self.readers.install(|| numbers.par_chunks(ROWS).zip(out.par_chunks_mut(ROWS * wide)).for_each(some));
+                match &self.readers {
+                    Some(readers) => {
+                        readers.install(|| numbers.par_chunks(ROWS).zip(out.par_chunks_mut(ROWS * wide)).for_each(some));
+                    }
+                    None => some((&numbers, &mut out)),
+                }
             }
             out
         };
@@ -68,7 +106,7 @@ impl Kept {
         Rows { numbers, weights, state }
     }
 
-    /// Copies rows into the file.
+    /// Copies rows in.
     pub(super) fn write(&mut self, rows: &Rows) {
         let (dim, width, state) = (self.layout.dim, self.layout.width(), self.layout.state);
         let mut table = 0;
@@ -77,7 +115,7 @@ impl Kept {
                 table += 1;
             }
             let place = self.span(number..number + 1);
-            let row = &mut self.file.words_mut()[place];
+            let row = &mut self.place.words_mut()[place];
             let new = &rows.weights[i * dim..(i + 1) * dim];
             let (before, after) = (max_abs(&row[..dim]), max_abs(new));
             row[..dim].copy_from_slice(new);
@@ -90,8 +128,12 @@ impl Kept {
     pub(super) fn largest(&mut self) -> Vec<u32> {
         let (dim, width) = (self.layout.dim, self.layout.width());
         let unsure = self.largest.take_unsure();
-        let look = |(block, rows): &(usize, Range<u64>)| (*block, max_abs_rows(&self.file.words()[self.span(rows.clone())], width, dim));
-        let found: Vec<(usize, u32)> = self.readers.install(|| unsure.par_iter().map(look).collect());
+        let look = |(block, rows): &(usize, Range<u64>)| (*block, max_abs_rows(&self.place.words()[self.span(rows.clone())], width, dim));
+        let look_at_all = || unsure.par_iter().map(look).collect();
+        let found: Vec<(usize, u32)> = match &self.readers {
+            Some(readers) => readers.install(look_at_all),
+            None => look_at_all(),
+        };
         found.into_iter().for_each(|(block, largest)| self.largest.set(block, largest));
         self.largest.of_tables()
     }
@@ -100,22 +142,26 @@ impl Kept {
     pub(super) fn fill(&mut self, table: usize, first: u64, count: u64, make: &(dyn Fn(u64, &mut [f32]) + Sync)) -> Result<()> {
         let (dim, width, base) = (self.layout.dim, self.layout.width(), self.largest.first_row(table));
         let rows = base + first..base + first + count;
-        let pieces = self.largest.pieces(table, rows.clone());
-        let one = |values: &mut Vec<f32>, rows: &Range<u64>| -> Result<u32> {
-            values.clear();
-            values.resize((rows.end - rows.start) as usize * width, 0.0);
-            let start = (rows.start - base) * dim as u64;
-            if width == dim {
-                make(start, values);
-            } else {
-                let places = (start..).step_by(dim);
-                values.chunks_exact_mut(width).zip(places).for_each(|(row, place)| make(place, &mut row[..dim]));
+        let (pieces, span) = (self.largest.pieces(table, rows.clone()), self.span(rows.clone()));
+        let words_of = |piece: &Range<u64>| (piece.end - piece.start) as usize * width;
+        let start_of = |piece: &Range<u64>| (piece.start - base) * dim as u64;
+        let found: Vec<u32> = match &mut self.place {
+            Place::Memory(words) => {
+                let mut rest = &mut words[span];
+                let cut = |piece| rest.split_off_mut(..words_of(piece)).map(|words| (start_of(piece), words));
+                let cut: Vec<(u64, &mut [u32])> = pieces.iter().filter_map(cut).collect();
+                cut.into_par_iter().map(|(start, words)| make_rows(words, width, dim, start, make)).collect()
             }
-            let words: &[u32] = bytemuck::cast_slice(values);
-            self.file.write_all(rows.start * width as u64, words)?;
-            Ok(max_abs_rows(words, width, dim))
+            Place::File(file) => {
+                let one = |words: &mut Vec<u32>, piece: &Range<u64>| -> Result<u32> {
+                    words.resize(words_of(piece), 0);
+                    let largest = make_rows(words, width, dim, start_of(piece), make);
+                    file.write_all(piece.start * width as u64, words)?;
+                    Ok(largest)
+                };
+                pieces.par_iter().map_init(Vec::new, one).collect::<Result<_>>()?
+            }
         };
-        let found: Vec<u32> = pieces.par_iter().map_init(Vec::new, one).collect::<Result<_>>()?;
         self.largest.run(table, rows, &found);
         Ok(())
     }
@@ -139,11 +185,11 @@ impl Kept {
         }
         let base = self.largest.first_row(table);
         if wide == width {
-            return self.file.read_all(base * width as u64 + start, bytemuck::cast_slice_mut(values));
+            return self.place.read_all(base * width as u64 + start, bytemuck::cast_slice_mut(values));
         }
         let rows = self.rows_with(table, wide, start, values.len());
         let mut words = vec![0; (rows.end - rows.start) as usize * width];
-        self.file.read_all(rows.start * width as u64, &mut words)?;
+        self.place.read_all(rows.start * width as u64, &mut words)?;
         let skipped = (start - (rows.start - base) * wide as u64) as usize;
         let found = words.chunks_exact(width).flat_map(|row| &row[offset..offset + wide]).skip(skipped);
         values.iter_mut().zip(found).for_each(|(v, &w)| *v = f32::from_bits(w));
@@ -159,14 +205,14 @@ impl Kept {
         let rows = self.rows_with(table, wide, start, values.len());
         let (base, span) = (self.largest.first_row(table), self.span(rows.clone()));
         if wide == width {
-            self.file.write_all(base * width as u64 + start, bytemuck::cast_slice(values))?;
+            self.place.write_all(base * width as u64 + start, bytemuck::cast_slice(values))?;
         } else {
             let skipped = (start - (rows.start - base) * wide as u64) as usize;
-            let words = self.file.words_mut()[span.clone()].chunks_exact_mut(width).flat_map(|row| &mut row[offset..offset + wide]);
+            let words = self.place.words_mut()[span.clone()].chunks_exact_mut(width).flat_map(|row| &mut row[offset..offset + wide]);
             words.skip(skipped).zip(values).for_each(|(w, v)| *w = v.to_bits());
         }
         if !state {
-            let words = &self.file.words()[span];
+            let words = &self.place.words()[span];
             let of_piece = |piece: &Range<u64>| {
                 let at = |row: u64| (row - rows.start) as usize * width;
                 max_abs_rows(&words[at(piece.start)..at(piece.end)], width, dim)

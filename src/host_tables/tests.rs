@@ -13,6 +13,13 @@ fn layout(state: usize) -> RowLayout {
     RowLayout { rows: vec![700, 1, 300, 256, 5], dim: 3, state }
 }
 
+/// Memory, and a file in a folder that lives as long as the test.
+fn stores(layout: RowLayout) -> (tempfile::TempDir, [HostTables; 2]) {
+    let dir = tempfile::tempdir().unwrap();
+    let stores = [HostTables::in_memory(layout.clone()).unwrap(), HostTables::create(dir.path(), layout).unwrap()];
+    (dir, stores)
+}
+
 impl Plain {
     fn new(layout: RowLayout) -> Plain {
         Plain { rows: vec![vec![0; layout.width()]; layout.total_rows() as usize], layout }
@@ -67,9 +74,7 @@ fn changed(mut rows: Rows, draws: &Stream, round: u64) -> Rows {
 
 #[test]
 fn announced_or_not_rows_are_as_if_all_were_in_place() {
-    for state in [0, 1, 3] {
-        let dir = tempfile::tempdir().unwrap();
-        let mut store = HostTables::create(dir.path(), layout(state)).unwrap();
+    for (state, mut store) in [0, 1, 3].into_iter().flat_map(|state| stores(layout(state)).1.map(|store| (state, store))) {
         let mut plain = Plain::new(layout(state));
         let (draws, total) = (Stream::new(1, state as u64), layout(state).total_rows());
         let numbers = |round: u64| some_numbers(&draws, round, total);
@@ -98,26 +103,24 @@ fn announced_or_not_rows_are_as_if_all_were_in_place() {
 
 #[test]
 fn the_largest_magnitude_falls_when_its_row_shrinks_and_shows_a_nan() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut store = HostTables::create(dir.path(), layout(0)).unwrap();
-    let mut set = |number: u64, value: f32| {
-        store.write(Rows { numbers: vec![number], weights: vec![0, value.to_bits(), 0], state: Vec::new() }).unwrap();
-        f32::from_bits(store.largest().unwrap()[0])
-    };
-    assert_eq!(set(3, -5.0), 5.0);
-    assert_eq!(set(600, 4.0), 5.0);
-    assert_eq!(set(4, 3.0), 5.0);
-    assert_eq!(set(3, 1.0), 4.0, "another block holds the largest now");
-    assert_eq!(set(600, 0.0), 3.0, "and now another row of the first block");
-    assert!(set(699, f32::NAN).is_nan());
-    assert_eq!(set(699, 0.0), 3.0);
+    for mut store in stores(layout(0)).1 {
+        let mut set = |number: u64, value: f32| {
+            store.write(Rows { numbers: vec![number], weights: vec![0, value.to_bits(), 0], state: Vec::new() }).unwrap();
+            f32::from_bits(store.largest().unwrap()[0])
+        };
+        assert_eq!(set(3, -5.0), 5.0);
+        assert_eq!(set(600, 4.0), 5.0);
+        assert_eq!(set(4, 3.0), 5.0);
+        assert_eq!(set(3, 1.0), 4.0, "another block holds the largest now");
+        assert_eq!(set(600, 0.0), 3.0, "and now another row of the first block");
+        assert!(set(699, f32::NAN).is_nan());
+        assert_eq!(set(699, 0.0), 3.0);
+    }
 }
 
 #[test]
 fn tables_are_filled_and_copied_in_pieces_of_any_length() {
-    for state in [0, 2] {
-        let dir = tempfile::tempdir().unwrap();
-        let mut store = HostTables::create(dir.path(), layout(state)).unwrap();
+    for (state, mut store) in [0, 2].into_iter().flat_map(|state| stores(layout(state)).1.map(|store| (state, store))) {
         let mut plain = Plain::new(layout(state));
         let make = |first: u64, values: &mut [f32]| values.iter_mut().zip(first..).for_each(|(v, i)| *v = -(i as f32));
         for (first, count) in [(0, 100), (100, 412), (512, 188)] {
@@ -144,4 +147,21 @@ fn tables_are_filled_and_copied_in_pieces_of_any_length() {
         assert_eq!(store.read(all.clone()).unwrap(), plain.read(all));
         assert_eq!(store.read(Vec::new()).unwrap(), Rows::default());
     }
+}
+
+#[test]
+fn rows_filled_again_lose_their_state() {
+    for mut store in stores(layout(1)).1 {
+        store.write(Rows { numbers: vec![2, 701], weights: vec![7; 6], state: vec![9, 9] }).unwrap();
+        store.fill(0, 1, 3, &|_, values| values.fill(3.0)).unwrap();
+        let rows = store.read(vec![2, 701]).unwrap();
+        assert_eq!((rows.weights, rows.state), ([[3f32.to_bits(); 3], [7; 3]].concat(), vec![0, 9]));
+    }
+}
+
+#[test]
+fn stores_say_where_they_keep_rows_and_refuse_more_than_any_memory() {
+    assert_eq!(stores(layout(0)).1.each_ref().map(RowStore::place), ["memory", "a file"]);
+    let text = HostTables::in_memory(RowLayout { rows: vec![u64::MAX / 2; 3], dim: 128, state: 0 }).unwrap_err().to_string();
+    assert!(text.contains("larger than any memory"), "{text}");
 }

@@ -1,11 +1,13 @@
 //! Tables on the host: a store keeps their rows, and a step's rows go to the device and come back.
 
 use super::Session;
-use crate::config::{Config, Shape};
+use crate::config::{Config, Shape, TablePlace};
 use crate::data::Batch;
 use crate::error::Result;
 use crate::ops::row_update::state_per_row;
 use crate::plan::View;
+use crate::plan::schedule::Limits;
+use crate::tables::Tables;
 
 /// What a store keeps. The rows of all tables form one sequence, table 0 first; a row's number in it is its number.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +54,9 @@ pub trait RowStore: std::fmt::Debug + Send {
     /// What it keeps.
     fn layout(&self) -> &RowLayout;
 
+    /// Where, in words: `memory`, `a file`.
+    fn place(&self) -> &'static str;
+
     /// These rows will be read next, after what is written until then.
     fn announce(&mut self, numbers: Vec<u64>) -> Result<()>;
 
@@ -88,6 +93,12 @@ pub(super) struct Hosted {
 }
 
 impl Session {
+    /// The tables' cut for a device; no binding holds tables on the host.
+    pub(crate) fn cut(shape: &Shape, config: &Config, limits: &Limits, max_binding: u64) -> Result<Tables> {
+        let of_device = max_binding.min(limits.max_binding).min(limits.max_buffer);
+        Tables::new(&shape.rows, shape.dim, if config.model.tables == TablePlace::Host { u64::MAX } else { of_device })
+    }
+
     /// Takes the tables of `store`. Uploads what never changes: a step's rows are numbered through.
     pub(super) fn host(&mut self, store: Box<dyn RowStore>) -> Result<()> {
         let places: Vec<u32> = (0..self.recorded.batch.rows.len as u32).collect();
@@ -99,6 +110,11 @@ impl Session {
     /// True when the tables live on the host.
     pub fn has_host_tables(&self) -> bool {
         self.hosted.is_some()
+    }
+
+    /// Where tables on the host are kept, in words.
+    pub fn host_tables(&self) -> Option<&'static str> {
+        self.hosted.as_ref().map(|hosted| hosted.store.place())
     }
 
     /// The numbers of the rows that a batch touches.

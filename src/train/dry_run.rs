@@ -2,26 +2,29 @@
 //! data, one batch is made, and the device's ceilings are measured.
 
 use super::assemble::{Assembled, Preparing, assemble, input, resolve};
-use super::{comm, memory};
+use super::{comm, tables};
 use crate::bench::ceiling::{self, Ceiling};
-use crate::bench::predict::{Predicted, StepCost, predict, step_cost};
-use crate::config::{Config, Format, Ids, Shape, Synthetic};
+use crate::bench::predict::{Predicted, StepCost, moved, predict, step_cost};
+use crate::computer;
+use crate::config::{Config, Format, Ids, Shape, Synthetic, TablePlace};
 use crate::data::loader::{Order, Share, fetch_batch};
 use crate::data::synthetic::Clicks;
 use crate::data::{Samples, dataset};
 use crate::engine::cpu::CpuEngine;
 use crate::error::{Error, Result};
+use crate::host_tables;
 use crate::plan::schedule::{Limits, Schedule};
 use crate::plan::{BufferDecl, Role};
-use crate::session::{DeviceInfo, Session, devices};
+use crate::session::{DeviceInfo, RowLayout, Session, devices};
 use crate::step;
-use crate::tables::Tables;
 use std::sync::Arc;
 
 /// Bytes of a chunk of the memory that carries uploads to a GPU, and how many steps' uploads may be under way.
 const STAGING: (u64, u64) = (1 << 20, 4);
 /// Batches that a loader thread has made or is making.
 const AHEAD: u64 = 3;
+/// Copies of a step's rows between a store and the device: read ahead, on their way, written back.
+const ROWS_UNDER_WAY: u64 = 3;
 /// Steps whose exchange between workers is counted.
 const EXCHANGED: u64 = 2;
 
@@ -32,7 +35,7 @@ pub struct Part {
     pub name: &'static str,
     /// Bytes.
     pub bytes: u64,
-    /// False for memory of the host that a GPU's run needs beside the device's.
+    /// False for memory of the host that a run needs beside the device's.
     pub on_device: bool,
 }
 
@@ -61,10 +64,13 @@ pub struct DryRun {
     pub memory: Vec<Part>,
     /// Bytes on the device.
     pub device_bytes: u64,
-    /// Memory that is free on this computer, in bytes, where the tables lie there (the CPU engine, software adapters) and the
-    /// system tells.
+    /// Whether the device's memory is this computer's (the CPU engine, software adapters).
+    pub shared: bool,
+    /// Memory that is free on this computer, in bytes, where the tables lie there and the system tells.
     pub available: Option<u64>,
-    /// Bindings the tables are cut into.
+    /// Bytes of the file that holds tables on the host, where memory does not.
+    pub file_bytes: Option<u64>,
+    /// Bindings the tables are cut into; one for a step's rows of tables on the host.
     pub bindings: usize,
     /// Bytes of the largest buffer.
     pub largest_buffer: u64,
@@ -74,7 +80,7 @@ pub struct DryRun {
     pub touched: u64,
     /// What a step moves and computes.
     pub step: StepCost,
-    /// Bytes that the host reads back of a step: loss and logits.
+    /// Bytes that the host reads back of a step: loss and logits, and rows of tables on the host.
     pub readback: u64,
     /// Bytes that leave a worker in a step, and that come to it.
     pub exchange: Option<(u64, u64)>,
@@ -93,10 +99,12 @@ pub struct DryRun {
 impl DryRun {
     /// Whether the memory suffices; `None` where no system tells how much there is.
     pub fn fits(&self) -> Option<bool> {
-        self.available.map(|available| self.device_bytes + self.host_bytes() <= available)
+        let of_device = if self.shared { self.device_bytes } else { 0 };
+        self.available.map(|available| of_device.saturating_add(self.host_bytes()) <= available)
     }
 
-    fn host_bytes(&self) -> u64 {
+    /// Bytes of this computer's memory beside the device's.
+    pub fn host_bytes(&self) -> u64 {
         self.memory.iter().filter(|part| !part.on_device).map(|part| part.bytes).sum()
     }
 }
@@ -156,9 +164,10 @@ fn known(config: &Config, preparing: &mut Preparing<'_>) -> Result<(Assembled, V
 /// The device's memory by what it is for. Buffers that live shortly share memory, so their part is what the others leave.
 fn memory_of(schedule: &Schedule) -> Vec<Part> {
     let (plan, total) = (&schedule.plan, schedule.bytes());
-    let kinds: [(&'static str, &[&str]); 5] = [
+    let kinds: [(&'static str, &[&str]); 6] = [
         ("embedding tables", &["tables."]),
         ("state of the tables' optimizer", &["table_state."]),
+        ("a step's rows of the tables, with state", &["touched_rows", "touched_state."]),
         ("MLPs, their scales and quantized copy", &["weights", "weights_quantized", "mlp_scales", "scales"]),
         ("state of the MLPs' optimizer", &["weight_state."]),
         ("gradients", &["gradients", "row_gradients"]),
@@ -179,10 +188,23 @@ fn memory_of(schedule: &Schedule) -> Vec<Part> {
     parts
 }
 
+/// What tables on the host need: memory, or a file of so many bytes; and the rows that are read ahead, at work and written back.
+fn memory_of_hosted(layout: &RowLayout, in_memory: bool, touched: u64) -> (Vec<Part>, Option<u64>) {
+    let whole = tables::bytes(layout);
+    let rows = ROWS_UNDER_WAY * touched * (4 * layout.width() as u64 + 8);
+    let parts = [
+        ("embedding tables with state", if in_memory { whole } else { 0 }),
+        ("their blocks' largest magnitudes", host_tables::bytes_of_largest(&layout.rows)),
+        ("rows under way, about", rows),
+    ];
+    let parts = parts.into_iter().filter(|p| p.1 > 0).map(|(name, bytes)| Part { name, bytes, on_device: false }).collect();
+    (parts, (!in_memory).then_some(whole))
+}
+
 /// What the host needs beside the model, about: staging memory for a GPU, and the batches that loader threads make ahead.
-fn memory_beside(config: &Config, gpu: bool, upload: u64) -> Vec<Part> {
+fn memory_beside(config: &Config, gpu: bool, upload: u64, batch: u64) -> Vec<Part> {
     let staging = if gpu { (upload.div_ceil(STAGING.0) + 1) * STAGING.0 * STAGING.1 } else { 0 };
-    let ahead = AHEAD * config.train.loader_threads.max(1) as u64 * upload;
+    let ahead = AHEAD * config.train.loader_threads.max(1) as u64 * batch;
     let parts = [("uploads under way, about", staging), ("batches made ahead, about", ahead)];
     parts.into_iter().filter(|p| p.1 > 0).map(|(name, bytes)| Part { name, bytes, on_device: false }).collect()
 }
@@ -199,11 +221,13 @@ pub fn dry_run(config: &Config, preparing: &mut Preparing<'_>) -> Result<DryRun>
     Session::check(shape, &config, max_bag)?;
     let (adapter, reason) = pollster::block_on(devices::choose(&config.device))?;
     let limits = adapter.as_ref().map_or_else(|| CpuEngine::limits(None), |a| a.limits.clone());
-    let tables = Tables::new(&shape.rows, shape.dim, limits.max_binding.min(limits.max_buffer))?;
-    let recorded = step::record(shape, &config, &tables, max_bag, Session::RING);
+    let cut = Session::cut(shape, &config, &limits, u64::MAX)?;
+    let recorded = step::record(shape, &config, &cut, max_bag, Session::RING);
+    let bindings = recorded.shards.len();
+    let layout = (config.model.tables == TablePlace::Host).then(|| RowLayout::of(shape, &config));
     let schedule = Schedule::new(recorded.plan, &limits)?;
     let order = Order { range: data.parts.train.clone(), shuffle: config.data.shuffle.then_some(config.seed), share: Share::default() };
-    let batch = fetch_batch(&*data.samples, &order, &tables, config.train.batch, 0)?;
+    let batch = fetch_batch(&*data.samples, &order, &cut, config.train.batch, 0)?;
     if batch.samples < config.train.batch {
         notes.push(format!("the training part has only {} samples; the step is of as many", batch.samples));
     }
@@ -216,11 +240,22 @@ pub fn dry_run(config: &Config, preparing: &mut Preparing<'_>) -> Result<DryRun>
     preparing("ceilings of the device", 0, 1);
     let ceiling = ceiling::measure(&config.device)?;
     let plan = &schedule.plan;
-    let (step, refresh_every) = (step_cost(plan, &batch), config.quant.refresh_every());
-    let predicted = predict(plan, &batch, refresh_every, &ceiling);
+    let (hosted, refresh_every) = (layout.as_ref().map(RowLayout::width), config.quant.refresh_every());
+    let step = step_cost(plan, &batch, hosted);
+    let predicted = predict(plan, &batch, hosted, refresh_every, &ceiling);
 
-    let mut memory = memory_of(&schedule);
-    memory.extend(memory_beside(&config, adapter.is_some(), step.upload_bytes));
+    let available = computer::available();
+    let shared = adapter.as_ref().is_none_or(|a| a.is_software());
+    let (mut memory, mut file_bytes) = (memory_of(&schedule), None);
+    if let Some(layout) = &layout {
+        let (parts, file) = memory_of_hosted(layout, tables::in_memory(layout, &config, available), batch.touched() as u64);
+        memory.extend(parts);
+        file_bytes = file;
+        if file.is_some() {
+            notes.push("the tables are in a file; the predicted time counts no page that is waited for".into());
+        }
+    }
+    memory.extend(memory_beside(&config, adapter.is_some(), step.upload_bytes, moved(&batch, None).0));
     let device = DeviceInfo::of(adapter.as_ref(), reason);
     let commands = || plan.phases.iter().flat_map(|p| &p.commands);
     Ok(DryRun {
@@ -235,13 +270,15 @@ pub fn dry_run(config: &Config, preparing: &mut Preparing<'_>) -> Result<DryRun>
         batch: config.train.batch,
         device_bytes: memory.iter().filter(|part| part.on_device).map(|part| part.bytes).sum(),
         memory,
-        available: if adapter.as_ref().is_none_or(|a| a.is_software()) { memory::available() } else { None },
-        bindings: tables.shards(),
+        shared,
+        available: available.filter(|_| shared || layout.is_some()),
+        file_bytes,
+        bindings,
         largest_buffer: schedule.slots.iter().map(|&len| 4 * len as u64).max().unwrap_or(0),
         most_bound: commands().map(|c| c.views.len()).max().unwrap_or(0),
         touched: batch.touched() as u64,
+        readback: 4 * (1 + batch.samples as u64) + step.returned_bytes,
         step,
-        readback: 4 * (1 + batch.samples as u64),
         exchange,
         refresh_every,
         ceiling,
@@ -259,6 +296,11 @@ fn of_adapter(limits: &Limits) -> (u64, u64, usize) {
 mod tests {
     use super::*;
     use crate::config::{Column, Device, Model, RowOptimizer};
+    use crate::data::Batch;
+    use crate::host_tables::HostTables;
+    use crate::session::{RowStore, Rows};
+    use crate::tables::Tables;
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
     fn config() -> Config {
         let mut config = Config { device: Device::Cpu, ..Config::default() };
@@ -282,6 +324,91 @@ mod tests {
             assert_eq!(parts[1], Part { name: "state of the tables' optimizer", ..parts[0].clone() });
             assert_eq!(parts.iter().any(|p| p.name == "what workers exchange"), workers > 0);
         }
+    }
+
+    /// Counts the bytes of rows that go each way.
+    #[derive(Debug)]
+    struct Counting(HostTables, Arc<[AtomicU64; 2]>);
+
+    impl RowStore for Counting {
+        fn layout(&self) -> &RowLayout {
+            self.0.layout()
+        }
+        fn place(&self) -> &'static str {
+            self.0.place()
+        }
+        fn announce(&mut self, numbers: Vec<u64>) -> Result<()> {
+            self.0.announce(numbers)
+        }
+        fn read(&mut self, numbers: Vec<u64>) -> Result<Rows> {
+            let rows = self.0.read(numbers)?;
+            self.1[0].fetch_add(4 * (rows.weights.len() + rows.state.len()) as u64, Relaxed);
+            Ok(rows)
+        }
+        fn write(&mut self, rows: Rows) -> Result<()> {
+            self.1[1].fetch_add(4 * (rows.weights.len() + rows.state.len()) as u64, Relaxed);
+            self.0.write(rows)
+        }
+        fn largest(&mut self) -> Result<Vec<u32>> {
+            self.0.largest()
+        }
+        fn fill(&mut self, table: usize, first: u64, count: u64, make: &(dyn Fn(u64, &mut [f32]) + Sync)) -> Result<()> {
+            self.0.fill(table, first, count, make)
+        }
+        fn read_values(&mut self, table: usize, state: bool, start: u64, values: &mut [f32]) -> Result<()> {
+            self.0.read_values(table, state, start, values)
+        }
+        fn write_values(&mut self, table: usize, state: bool, start: u64, values: &[f32]) -> Result<()> {
+            self.0.write_values(table, state, start, values)
+        }
+    }
+
+    #[test]
+    fn figures_of_tables_on_the_host_are_those_of_a_session() {
+        for optimizer in [RowOptimizer::Sgd, RowOptimizer::Adagrad] {
+            let mut config = config();
+            (config.model.tables, config.optim.embedding, config.train.batch) = (TablePlace::Host, optimizer, 16);
+            config.model.rows = Some(vec![9, 70_000, 500]);
+            let told = dry_run(&config, &mut |_, _, _| {}).unwrap();
+
+            let (data, _) = known(&config, &mut |_, _, _| {}).unwrap();
+            let (layout, counts) = (RowLayout::of(&data.shape, &config), Arc::new([AtomicU64::new(0), AtomicU64::new(0)]));
+            let store = Counting(HostTables::in_memory(layout.clone()).unwrap(), counts.clone());
+            let loaded = Session::load_hosted(&data.shape, &config, data.samples.max_bag(), Box::new(store), false);
+            let mut session = pollster::block_on(loaded).unwrap();
+            session.initialise(1, &mut |_, _| {}).unwrap();
+            let order = Order { range: data.parts.train.clone(), shuffle: Some(config.seed), share: Share::default() };
+            let batch = fetch_batch(&*data.samples, &order, session.tables(), config.train.batch, 0).unwrap();
+            session.train_step(0, &batch).unwrap();
+            pollster::block_on(session.read("emb_l.0.weight", 0, 1)).unwrap(); // takes the rows back
+
+            let moved = [told.step.returned_bytes; 2];
+            assert!(moved[0] > 0 && [&counts[0], &counts[1]].map(|c| c.load(Relaxed)) == moved, "{moved:?} {counts:?}");
+            let others = moved_words(&batch) - batch.rows.len() - batch.shard_offsets.len() + 2;
+            assert_eq!(told.step.upload_bytes, moved[0] + 4 * others as u64);
+            assert_eq!(told.readback, moved[0] + 4 * 17);
+            assert!(told.predicted.returned > 0.0 && told.predicted.seconds() > told.predicted.returned);
+
+            let schedule = Schedule::new(session.plan().clone(), &CpuEngine::limits(None)).unwrap();
+            assert_eq!(told.device_bytes, schedule.bytes() + schedule.params.len() as u64);
+            assert_eq!(told.bindings, 1);
+            let rows = told.memory.iter().find(|p| p.name.starts_with("a step's rows")).unwrap();
+            let most = step::Capacity::of(1024.max(config.train.eval_batch), &data.shape.rows, &[1; 3]).touched;
+            assert!(rows.bytes >= moved[0] && rows.bytes <= 4 * (most * layout.width()) as u64, "{rows:?}");
+            let whole = told.memory.iter().find(|p| p.name == "embedding tables with state").unwrap();
+            assert_eq!((whole.bytes, whole.on_device), (4 * 70_509 * layout.width() as u64, false));
+            assert_eq!(told.file_bytes, None);
+            assert!(told.fits().unwrap());
+
+            config.model.table_dir = Some("x".into());
+            let told = dry_run(&config, &mut |_, _, _| {}).unwrap();
+            assert_eq!(told.file_bytes, Some(whole.bytes));
+            assert!(told.memory.iter().all(|p| p.bytes < whole.bytes / 2) && told.notes.iter().any(|n| n.contains("in a file")));
+        }
+    }
+
+    fn moved_words(batch: &Batch) -> usize {
+        (moved(batch, None).0 / 4) as usize
     }
 
     #[test]

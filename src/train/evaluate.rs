@@ -126,7 +126,7 @@ impl Trained {
         }
         checkpoint.check_weights(&shape)?;
         let bags = max_bag(&config, &shape, &schema);
-        memory::check(&shape, &config, &bags, memory::memory())?;
+        memory::check(&shape, &config, &bags, super::memory())?;
         let mut session = tables::load(&shape, &config, &bags, dir, false)?;
         checkpoint.load_inference(&mut session)?;
         session.begin_evaluation()?;

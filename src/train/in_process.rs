@@ -70,7 +70,7 @@ pub fn run_in_process(
         let connect = move |_, limits| connect(&ends, rank, world, &limits, network);
         Ranks::Rank { seat: Seat { rank, world, attempt: 0 }, patience, connect: Box::new(connect) }
     };
-    let memory = super::memory::memory().map(|all| all / world.max(1) as u64);
+    let memory = super::memory().map(|all| all / world.max(1) as u64);
     super::memory::check(&data.shape, config, data.samples.max_bag(), memory)?;
     let mut leaving: Vec<Leaving> = (0..world).map(|rank| Leaving { ends: ends.clone(), rank }).collect();
     std::thread::scope(|scope| {

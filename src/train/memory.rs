@@ -4,22 +4,6 @@
 use crate::config::{Config, DenseOptimizer, Device, RowOptimizer, Shape, TablePlace};
 use crate::error::{Error, Result};
 
-/// This computer's memory in bytes, on Linux.
-pub fn memory() -> Option<u64> {
-    meminfo("MemTotal:")
-}
-
-/// What of it can be had without swapping, in bytes.
-pub(super) fn available() -> Option<u64> {
-    meminfo("MemAvailable:")
-}
-
-fn meminfo(key: &str) -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-}
-
 /// What the tables and the state of their optimizer take, in bytes.
 fn tables(shape: &Shape, config: &Config) -> u64 {
     if config.model.tables == TablePlace::Host {

@@ -230,6 +230,7 @@ impl<'a> Trainer<'a> {
         Facts {
             dir: self.options.dir.clone(),
             device: self.session.device().clone(),
+            host_tables: self.session.host_tables(),
             shape: self.data.shape.clone(),
             workers: self.config.workers.on().then(|| (self.config.workers.count, global_batch(self.config))),
             train: len(&self.data.parts.train),

@@ -1,6 +1,6 @@
 //! Tables on the host give the same bytes as tables on the device.
 
-use crate::{Named, Setup, assert_same_bytes, devices, everything, read, small_config, small_model};
+use crate::{Setup, assert_same_bytes, devices, everything, read, small_config, small_model};
 use dqrm::config::{Config, DenseOptimizer, Device, EmbeddingScale, Method, Model, Optim, RowOptimizer, TablePlace};
 use dqrm::data::Samples;
 use dqrm::host_tables::HostTables;
@@ -8,11 +8,12 @@ use dqrm::quant::Bits;
 use dqrm::session::{RowLayout, Session};
 use pollster::block_on;
 
-/// The same settings with tables on the host, in a file of a folder that lives as long as the test.
-fn hosted(setup: &Setup, device: &Device, dir: &tempfile::TempDir) -> Session {
+/// The same settings with tables on the host: in a file of a folder that lives as long as the test, or in memory.
+fn hosted(setup: &Setup, device: &Device, dir: Option<&tempfile::TempDir>) -> Session {
     let mut config = Config { device: device.clone(), ..setup.config.clone() };
     config.model.tables = TablePlace::Host;
-    let store = HostTables::create(dir.path(), RowLayout::of(&setup.shape, &config)).unwrap();
+    let layout = RowLayout::of(&setup.shape, &config);
+    let store = dir.map_or_else(|| HostTables::in_memory(layout.clone()), |dir| HostTables::create(dir.path(), layout.clone())).unwrap();
     let mut session = block_on(Session::load_hosted(&setup.shape, &config, setup.clicks.max_bag(), Box::new(store), false)).unwrap();
     session.initialise(5, &mut |_, _| {}).unwrap();
     session
@@ -38,16 +39,15 @@ fn train(setup: &Setup, session: &mut Session, steps: std::ops::Range<u64>) -> V
     results
 }
 
-fn both(setup: &Setup, device: &Device, steps: u64) -> [(Vec<f32>, Vec<Named>); 2] {
+fn assert_equal(what: &str, setup: &Setup, device: &Device, steps: u64) {
     let dir = tempfile::tempdir().unwrap();
     let run = |mut session: Session| (train(setup, &mut session, 0..steps), everything(&mut session));
-    [run(setup.session(device)), run(hosted(setup, device, &dir))]
-}
-
-fn assert_equal(what: &str, setup: &Setup, device: &Device, steps: u64) {
-    let [on_device, on_host] = both(setup, device, steps);
-    assert!(on_device.0.iter().zip(&on_host.0).all(|(a, b)| a.to_bits() == b.to_bits()), "{what} {device:?}: logits differ");
-    assert_same_bytes(&format!("{what} {device:?}"), &on_device.1, &on_host.1);
+    let on_device = run(setup.session(device));
+    for (place, dir) in [("memory", None), ("file", Some(&dir))] {
+        let on_host = run(hosted(setup, device, dir));
+        assert!(on_device.0.iter().zip(&on_host.0).all(|(a, b)| a.to_bits() == b.to_bits()), "{what} {device:?} {place}: logits differ");
+        assert_same_bytes(&format!("{what} {device:?} {place}"), &on_device.1, &on_host.1);
+    }
 }
 
 #[test]
@@ -97,11 +97,11 @@ fn tensors_go_from_one_place_to_the_other() {
         config.optim.embedding = RowOptimizer::Rwsadagrad;
         let setup = Setup::new(small_model(), config, 2);
         let dir = tempfile::tempdir().unwrap();
-        let mut first = hosted(&setup, &device, &dir);
+        let mut first = hosted(&setup, &device, None);
         train(&setup, &mut first, 0..20);
         let kept = everything(&mut first);
         let mut whole = setup.session(&device);
-        let mut again = hosted(&setup, &device, &dir);
+        let mut again = hosted(&setup, &device, Some(&dir));
         for (name, values) in &kept {
             whole.write(name, 0, values).unwrap();
             again.write(name, 0, values).unwrap();
@@ -119,7 +119,7 @@ fn the_device_holds_the_rows_of_a_step_only() {
     let model = Model { rows: Some(vec![50, 3, 200_000, 1]), ..small_model() };
     let setup = Setup::new(model, small_config(Bits::B4, 16), 1);
     let dir = tempfile::tempdir().unwrap();
-    let session = hosted(&setup, &Device::Cpu, &dir);
+    let session = hosted(&setup, &Device::Cpu, Some(&dir));
     let largest = session.plan().buffers.iter().map(|b| b.len).max().unwrap();
     assert!(largest < 1000, "a buffer of {largest} elements");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "the file has no name that could be left behind");
@@ -143,7 +143,7 @@ fn stores_and_settings_that_do_not_fit_are_refused() {
     assert!(load(&config, RowLayout { rows: vec![50, 3, 200, 2], ..layout }).contains("does not fit"));
     let text = block_on(Session::load(&setup.shape, &config, setup.clicks.max_bag())).unwrap_err().to_string();
     assert!(text.contains("load_hosted"), "{text}");
-    let mut session = hosted(&setup, &Device::Cpu, &dir);
+    let mut session = hosted(&setup, &Device::Cpu, Some(&dir));
     assert!(session.write("emb_l.2.weight", 799, &[1.0, 2.0]).unwrap_err().to_string().contains("which has 800"));
     assert_eq!(read(&mut session, "emb_l.1.weight").len(), 12);
 }
