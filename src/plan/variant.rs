@@ -77,6 +77,11 @@ impl<'a> Job<'a> {
     }
 }
 
+/// For variants that suit every command, or are worth it wherever they suit.
+pub fn always(_: &Job<'_>) -> bool {
+    true
+}
+
 /// Another way to compute what a kernel computes.
 pub struct Variant {
     /// Unique in the crate.
@@ -99,6 +104,8 @@ pub struct Variant {
     pub forms: &'static [Form],
     /// Whether it computes this command rightly, from its parameters and lengths.
     pub suits: fn(&Job<'_>) -> bool,
+    /// Whether it is likely the quickest for this command, should it suit; only [`Choice::Best`] asks.
+    pub worth: fn(&Job<'_>) -> bool,
     /// Workgroups for this command.
     pub grid: fn(&Job<'_>) -> [u32; 3],
 }
@@ -139,7 +146,7 @@ impl std::fmt::Debug for Variant {
 /// How an engine picks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Choice<'a> {
-    /// The first variant that is made for the adapter and that it can run, else the kernel's own text.
+    /// The first variant that is made for the adapter, that it can run and that is worth it, else the kernel's own text.
     #[default]
     Best,
     /// Always the kernel's own text, which every device runs.
@@ -153,7 +160,7 @@ pub fn choose(traits: &Traits, command: &Command, choice: Choice<'_>) -> Option<
     let kernel: &'static Kernel = command.kernel;
     let kind = if traits.software { MadeFor::Software } else { MadeFor::Hardware };
     let wanted = |v: &&Variant| match choice {
-        Choice::Best => v.made_for == kind,
+        Choice::Best => v.made_for == kind && (v.worth)(&Job::of(command)),
         Choice::Portable => false,
         Choice::Only(name) => v.name == name,
     };
