@@ -38,7 +38,7 @@ pub fn is_timed(command: &Command) -> bool {
 }
 
 /// `known`, and what was found for the other matrix products of `plan`. `clock` gives seconds, `progress` hears of texts
-/// tried and texts in all. After ten seconds the remaining commands are left without a pick.
+/// tried and texts in all. After ten seconds no further text is tried, and the quickest of the others counts.
 ///
 /// # Errors
 /// When the device cannot be had or is lost.
@@ -62,7 +62,7 @@ pub async fn tune(
         progress(round, rounds);
         time_round(adapter, &schedule, &mut probes, round, batch, clock).await?;
     }
-    for probe in probes.iter().filter(|p| p.seconds.len() == p.names.len()) {
+    for probe in &probes {
         picks.set(&probe.command, quickest(&probe.names, &probe.seconds));
     }
     Ok(picks)
@@ -131,10 +131,11 @@ async fn time_round(
     Ok(())
 }
 
-/// The first name is the usual one.
+/// The first name is the usual one; the last ones may not have been timed.
 fn quickest(names: &[&'static str], seconds: &[f64]) -> &'static str {
-    let (best, time) = (0..names.len()).map(|i| (i, seconds[i])).min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((0, 0.0));
-    if time <= GAIN * seconds[0] { names[best] } else { names[0] }
+    let usual = (names[0], seconds.first().copied().unwrap_or(0.0));
+    let timed = names.iter().copied().zip(seconds.iter().copied());
+    timed.filter(|(_, time)| *time <= GAIN * usual.1).min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or(usual).0
 }
 
 #[cfg(test)]
@@ -148,5 +149,7 @@ mod tests {
         assert_eq!(quickest(&names, &[1.0, 0.9, 0.8]), "plain");
         assert_eq!(quickest(&names, &[1.0, 0.5, 0.8]), "tiles");
         assert_eq!(quickest(&names, &[f64::INFINITY, 0.5, f64::NAN]), "tiles");
+        assert_eq!(quickest(&names, &[1.0, 0.5]), "tiles");
+        assert_eq!(quickest(&names, &[]), "usual");
     }
 }
