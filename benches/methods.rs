@@ -90,8 +90,14 @@ fn run(args: &Args, bits: Bits, row: &Row) -> dqrm::Result<Outcome> {
     config.optim.lr = args.lr;
     config.train.batch = args.batch;
     config.train.epochs = args.epochs;
-    let options =
-        Options { dir: folder.path().join("run"), start: Start::Fresh, stop: &AtomicBool::new(false), ranks: Ranks::Alone, profile: 0 };
+    let options = Options {
+        dir: folder.path().join("run"),
+        start: Start::Fresh,
+        stop: &AtomicBool::new(false),
+        ranks: Ranks::Alone,
+        profile: 0,
+        tuning: Default::default(),
+    };
     train::run(&config, options, &mut |_| ())
 }
 

@@ -55,8 +55,14 @@ fn curve(args: &Args, bits: Bits, seed: u64) -> dqrm::Result<Curve> {
     config.optim.lr = args.lr;
     config.train.epochs = args.epochs;
     let mut aucs = Vec::new();
-    let options =
-        Options { dir: folder.path().join("run"), start: Start::Fresh, stop: &AtomicBool::new(false), ranks: Ranks::Alone, profile: 0 };
+    let options = Options {
+        dir: folder.path().join("run"),
+        start: Start::Fresh,
+        stop: &AtomicBool::new(false),
+        ranks: Ranks::Alone,
+        profile: 0,
+        tuning: Default::default(),
+    };
     train::run(&config, options, &mut |event| {
         if let Event::Evaluated(e) = event
             && e.part == "validation"

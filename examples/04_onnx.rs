@@ -86,7 +86,14 @@ impl Case {
     /// Trains in `dir/run`, packs what is quantized, exports; gives the ONNX file's length.
     fn make(&self, dir: &Path) -> Result<u64> {
         let (config, run) = (self.config(), dir.join("run"));
-        let options = Options { dir: run.clone(), start: Start::Fresh, stop: &AtomicBool::new(false), ranks: Ranks::Alone, profile: 0 };
+        let options = Options {
+            dir: run.clone(),
+            start: Start::Fresh,
+            stop: &AtomicBool::new(false),
+            ranks: Ranks::Alone,
+            profile: 0,
+            tuning: Default::default(),
+        };
         train::run(&config, options, &mut |_| {})?;
         let mut source = run.clone();
         if self.bits.quantized() {

@@ -129,6 +129,9 @@ pub mod tables;
 pub mod tensor_file;
 #[cfg(feature = "cli")]
 pub mod train;
+pub mod tune;
+#[cfg(feature = "cli")]
+pub mod tuning_file;
 #[cfg(feature = "cli")]
 mod whole_file;
 

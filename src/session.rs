@@ -1,15 +1,12 @@
 //! A model loaded on an engine: the plans recorded, the buffers made, ready to step.
 
-use crate::config::{Config, Shape, TablePlace};
+use crate::config::{Config, Shape};
 use crate::data::Batch;
-use crate::engine::cpu::CpuEngine;
-use crate::engine::gpu::{GpuAdapter, GpuEngine};
+use crate::engine::gpu::GpuAdapter;
 use crate::engine::{Clock, Engine, TimedRun};
 use crate::error::{Error, Result};
-use crate::plan::schedule::Schedule;
-use crate::plan::variant::Choice;
 use crate::plan::{StepUniform, View};
-use crate::step::{self, Capacity, Recorded, phase};
+use crate::step::{Capacity, Recorded, phase};
 use crate::tables::Tables;
 use std::collections::BTreeMap;
 
@@ -17,12 +14,15 @@ pub(crate) mod devices;
 mod diagnose;
 mod host;
 mod initial;
+mod loading;
 mod scales;
 mod tensors;
 mod worker;
 
 pub use devices::{Adapter, adapters};
 pub use host::{RowLayout, RowStore, Rows};
+pub use loading::Loading;
+pub(crate) use loading::SOFTWARE_MAX_BATCH;
 pub use tensors::Tensor;
 pub use worker::Stage;
 
@@ -58,14 +58,6 @@ impl DeviceInfo {
     }
 }
 
-/// Batches of more samples would run into the loop limit of software adapters (llvmpipe ends an
-/// invocation silently after 65,535 loop iterations, about half of that with bounded loops).
-pub(crate) const SOFTWARE_MAX_BATCH: usize = 30_000;
-
-/// No step has more ids, and the rows that it touches have no more values: far beyond any device, and
-/// small enough to count in bytes.
-const MAX_STEP: usize = (isize::MAX >> 15) as usize;
-
 /// A model on an engine.
 #[derive(Debug)]
 pub struct Session {
@@ -96,157 +88,6 @@ const EVALUATE: usize = 1;
 impl Session {
     /// Steps whose results are kept until [`Session::history`] must be called.
     pub const RING: usize = 32;
-
-    /// Records, checks and loads the plans on the device that `config` asks for. `max_bag` is the
-    /// most ids a bag of each table may have. Weights are zero until [`Session::initialise`] or
-    /// [`Session::write`].
-    ///
-    /// # Errors
-    /// No such device, a shape that does not fit it, too little memory.
-    pub async fn load(shape: &Shape, config: &Config, max_bag: &[usize]) -> Result<Session> {
-        Session::load_cut(shape, config, max_bag, u64::MAX).await
-    }
-
-    /// Like [`Session::load`], with tables that live in `store` (`model.tables` is `host`); with `profile` ready for
-    /// [`Session::train_step_timed`].
-    ///
-    /// # Errors
-    /// As [`Session::load`]; a store of other tables.
-    pub async fn load_hosted(
-        shape: &Shape,
-        config: &Config,
-        max_bag: &[usize],
-        store: Box<dyn RowStore>,
-        profile: bool,
-    ) -> Result<Session> {
-        let wanted = RowLayout::of(shape, config);
-        if config.model.tables != TablePlace::Host || *store.layout() != wanted {
-            let found = store.layout();
-            return Err(Error::Config(format!("a store of {found:?} does not fit a model of {wanted:?} on the {:?}", config.model.tables)));
-        }
-        let mut session = Session::load_anywhere(shape, config, max_bag, u64::MAX, profile).await?;
-        session.host(store)?;
-        Ok(session)
-    }
-
-    /// Like [`Session::load`], with tables cut into bindings of at most `max_binding` bytes even
-    /// where the device allows more.
-    ///
-    /// # Errors
-    /// As [`Session::load`].
-    pub async fn load_cut(shape: &Shape, config: &Config, max_bag: &[usize], max_binding: u64) -> Result<Session> {
-        Session::refuse_host(config)?;
-        Session::load_anywhere(shape, config, max_bag, max_binding, false).await
-    }
-
-    /// Like [`Session::load`], ready for [`Session::train_step_timed`].
-    ///
-    /// # Errors
-    /// As [`Session::load`].
-    pub async fn load_profiled(shape: &Shape, config: &Config, max_bag: &[usize]) -> Result<Session> {
-        Session::refuse_host(config)?;
-        Session::load_anywhere(shape, config, max_bag, u64::MAX, true).await
-    }
-
-    fn refuse_host(config: &Config) -> Result<()> {
-        let text = "tables on the host need a file for their rows: use `Session::load_hosted`, or model.tables = \"device\"";
-        if config.model.tables == TablePlace::Host { Err(Error::Config(text.into())) } else { Ok(()) }
-    }
-
-    async fn load_anywhere(shape: &Shape, config: &Config, max_bag: &[usize], max_binding: u64, profile: bool) -> Result<Session> {
-        Session::check(shape, config, max_bag)?;
-        match devices::choose(&config.device).await? {
-            (Some(adapter), reason) => Session::on_gpu(&adapter, reason, shape, config, max_bag, max_binding, profile).await,
-            (None, reason) => {
-                let tables = Session::cut(shape, config, &CpuEngine::limits(None), max_binding)?;
-                let recorded = step::record(shape, config, &tables, max_bag, Session::RING);
-                let schedule = Schedule::new(recorded.plan.clone(), &CpuEngine::limits(None))?;
-                let engine = Box::new(CpuEngine::load(schedule));
-                let device = DeviceInfo::of(None, reason);
-                Ok(Session::assemble(shape, config, max_bag, tables, recorded, engine, device))
-            }
-        }
-    }
-
-    /// Whether a plan can be recorded for these, whatever the device.
-    ///
-    /// # Errors
-    /// Settings out of range, bags that do not fit the tables, a step with more values than can be counted.
-    pub(crate) fn check(shape: &Shape, config: &Config, max_bag: &[usize]) -> Result<()> {
-        shape.validate()?;
-        config.validate()?;
-        config.workers.check_width(shape.dim)?;
-        if max_bag.len() != shape.tables() || max_bag.contains(&0) {
-            return Err(Error::Config(format!(
-                "{} bag sizes {max_bag:?} for {} tables; each must be at least 1",
-                max_bag.len(),
-                shape.tables()
-            )));
-        }
-        let most = Capacity::of(config.train.batch.max(config.train.eval_batch), &shape.rows, max_bag);
-        if most.ids.max(most.touched.saturating_mul(shape.dim)) > MAX_STEP {
-            return Err(Error::Config(format!(
-                "a step of {} samples may have {} ids and touch {} rows of {} values; more than {MAX_STEP} values are not possible",
-                most.samples, most.ids, most.touched, shape.dim
-            )));
-        }
-        Ok(())
-    }
-
-    async fn on_gpu(
-        adapter: &GpuAdapter,
-        reason: String,
-        shape: &Shape,
-        config: &Config,
-        max_bag: &[usize],
-        max_binding: u64,
-        profile: bool,
-    ) -> Result<Session> {
-        let batch = config.train.batch.max(config.train.eval_batch);
-        if adapter.is_software() && batch > SOFTWARE_MAX_BATCH {
-            let text = format!(
-                "`{}` is a software adapter that stops long loops; batches of {batch} samples are more than its {SOFTWARE_MAX_BATCH}; use a smaller batch or --device cpu",
-                adapter.name
-            );
-            return Err(Error::Device(text));
-        }
-        let tables = Session::cut(shape, config, &adapter.limits, max_binding)?;
-        let recorded = step::record(shape, config, &tables, max_bag, Session::RING);
-        let schedule = Schedule::new(recorded.plan.clone(), &adapter.limits)?;
-        let engine = Box::new(GpuEngine::load_with(adapter, schedule, Choice::Best, profile).await?);
-        Ok(Session::assemble(shape, config, max_bag, tables, recorded, engine, DeviceInfo::of(Some(adapter), reason)))
-    }
-
-    fn assemble(
-        shape: &Shape,
-        config: &Config,
-        max_bag: &[usize],
-        tables: Tables,
-        recorded: Recorded,
-        engine: Box<dyn Engine>,
-        device: DeviceInfo,
-    ) -> Session {
-        let placed = tensors::place(shape, config, &tables, &recorded);
-        let scales = placed.iter().filter(|p| p.tensor.is_scale());
-        let scaled = scales.map(|p| (p.tensor.name.clone(), vec![false; p.tensor.len() as usize])).collect();
-        let capacity = [config.train.batch, config.train.eval_batch].map(|samples| Capacity::new(samples, &tables, max_bag));
-        Session {
-            config: config.clone(),
-            shape: shape.clone(),
-            tables,
-            recorded,
-            engine,
-            device,
-            names: placed.iter().map(|p| p.tensor.clone()).collect(),
-            tensors: placed,
-            capacity,
-            pending: Vec::new(),
-            scaled,
-            pretrain_steps: 0,
-            quantizing: false,
-            hosted: None,
-        }
-    }
 
     /// The device in use.
     pub fn device(&self) -> &DeviceInfo {

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::metrics::Summary;
 use crate::profile::Profile;
 use crate::session::DeviceInfo;
+use crate::tuning_file::Tuning;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -168,6 +169,8 @@ pub struct Options<'a> {
     pub ranks: Ranks,
     /// Steps whose commands are timed, after a few to warm up; 0 for none.
     pub profile: u64,
+    /// Whether texts of kernels are timed before a GPU trains.
+    pub tuning: Tuning,
 }
 
 /// What a finished run leaves behind.
@@ -253,7 +256,7 @@ pub fn run_on(config: &Config, data: Assembled, mut options: Options<'_>, observ
     if let Some(checkpoint) = &checkpoint {
         checkpoint.check_weights(&data.shape)?;
     }
-    let mut session = tables::load(&data.shape, &config, data.samples.max_bag(), &options.dir, options.profile > 0)?;
+    let (mut session, tuned) = tables::load_for_run(&config, &data, &options, observe)?;
     let mut saved = None;
     match (&options.start, &mut checkpoint) {
         (Start::Init(path), Some(checkpoint)) => {
@@ -289,6 +292,9 @@ pub fn run_on(config: &Config, data: Assembled, mut options: Options<'_>, observ
     let (mut stepper, saved) = stepper::Stepper::new(ranks, &mut session, &config, &data, &options.start, checkpoint.is_some(), saved)?;
     if leads && options.start != Start::Resume {
         folder::create(&options.dir, &config, &data).inspect_err(|e| stepper.end(e))?;
+    }
+    if leads {
+        tuned.keep(&options.dir)?;
     }
     let trainer = trainer::Trainer::new(&config, &options, data, session, stepper, saved)?;
     if leads && options.start == Start::Resume {

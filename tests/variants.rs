@@ -5,10 +5,11 @@ mod common;
 use common::gpu;
 use dqrm::engine::gpu::GpuEngine;
 use dqrm::lab::compare::{check, reference};
+use dqrm::ops::matmul::{Linear, forward};
 use dqrm::ops::{Case, cases, kernels};
 use dqrm::plan::schedule::Schedule;
-use dqrm::plan::variant::{Choice, Form, MadeFor, Traits, choose};
-use dqrm::plan::{Access, Elem, Kernel, StepUniform, Variant};
+use dqrm::plan::variant::{Choice, Form, Job, MadeFor, Traits, choose};
+use dqrm::plan::{Access, Elem, Kernel, Plan, Role, StepUniform, Variant};
 use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use pollster::block_on;
 use std::collections::HashSet;
@@ -151,4 +152,26 @@ fn the_portable_text_remains_for_whoever_needs_it() {
             assert!(picked.is_none_or(|v| v.subgroup.is_none() && v.forms.iter().all(|f| *f == Form::Storage)), "{picked:?}");
         }
     }
+}
+
+#[test]
+fn gpus_get_tiles_that_fit_the_product() {
+    let plain = Traits { software: false, subgroups: None, max_texture_side: 8192 };
+    let picked = |batch: usize, inputs: usize, outputs: usize| {
+        let layer = Linear { inputs, outputs, relu: true };
+        let mut plan = Plan::new();
+        plan.phase("product");
+        let mut view = |len: usize| plan.buffer(format!("{len}"), "", len, Elem::F32, Role::Persistent);
+        let (x, w, bias, y) = (view(batch * inputs), view(inputs * outputs), view(outputs), view(batch * outputs));
+        forward(&mut plan, "layer", layer, batch, x, w, bias, y);
+        let command = &plan.phases[0].commands[0];
+        let variant = choose(&plain, command, Choice::Best).expect("a variant for every product");
+        (variant.name, (variant.grid)(&Job::of(command)))
+    };
+    assert_eq!(picked(2048, 512, 256), ("matmul_nt_tiles64_fours", [4, 32, 1]));
+    assert_eq!(picked(2048, 367, 512), ("matmul_nt_tiles64_mixed", [8, 32, 1]));
+    assert_eq!(picked(8128, 16, 67), ("matmul_nt_tiles64", [2, 127, 1]));
+    assert_eq!(picked(128, 512, 256), ("matmul_nt_tiles32_fours", [8, 4, 1]));
+    assert_eq!(picked(128, 13, 512), ("matmul_nt_tiles32_mixed", [16, 4, 1]));
+    assert_eq!(picked(2048, 256, 1), ("matmul_nt_tiles32", [1, 64, 1]));
 }

@@ -204,7 +204,14 @@ impl Runs {
 fn in_folder(run: impl FnOnce(Options<'_>) -> Result<Outcome>) -> Result<Outcome> {
     let folder = tempfile::tempdir().map_err(Error::io("create", "a temporary folder"))?;
     let stop = AtomicBool::new(false);
-    run(Options { dir: folder.path().join("run"), start: Start::Fresh, stop: &stop, ranks: Ranks::Simulated { network: None }, profile: 0 })
+    run(Options {
+        dir: folder.path().join("run"),
+        start: Start::Fresh,
+        stop: &stop,
+        ranks: Ranks::Simulated { network: None },
+        profile: 0,
+        tuning: Default::default(),
+    })
 }
 
 fn quality(outcome: &Outcome, loss: f64) -> Result<Quality> {

@@ -9,6 +9,7 @@ use crate::config_file;
 use crate::error::{Error, Result};
 use crate::quant::Bits;
 use crate::train::{CONFIG, free_name};
+use crate::tuning_file::{Tune, Tuning};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -124,6 +125,9 @@ pub struct TrainArgs {
     /// Device and output of the run
     #[command(flatten)]
     pub device: DeviceArgs,
+    /// Time the texts that a GPU could run for matrix products: not at all, where the user's cache has no answer, or all anew [default: off; a resumed run keeps what it found]
+    #[arg(long, value_name = "off|cached|fresh", num_args = 0..=1, default_missing_value = "cached", value_parser = choice::<Tune>, help_heading = "Run")]
+    pub tune: Option<Tune>,
     /// The run's folder [default: runs/PRESET-BITS-seedS (with the method, unless dqrm), numbered when it exists]
     #[arg(long, value_name = "DIR", conflicts_with = "resume", help_heading = "Run")]
     pub out: Option<PathBuf>,
@@ -242,6 +246,11 @@ impl TrainArgs {
         Ok(c)
     }
 
+    /// Whether texts are timed, and where the answers are kept.
+    pub(super) fn tuning(&self) -> Tuning {
+        Tuning { mode: self.tune.unwrap_or_default(), cache: user_cache() }
+    }
+
     /// The run's folder.
     pub fn folder(&self, config: &Config) -> PathBuf {
         if let Some(dir) = self.resume.as_ref().or(self.out.as_ref()) {
@@ -255,6 +264,19 @@ impl TrainArgs {
         };
         free_name(&PathBuf::from(format!("runs/{preset}-{bits}{method}-seed{}", config.seed)))
     }
+}
+
+/// The user's folder for what may be lost.
+fn user_cache() -> Option<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let base = if cfg!(windows) {
+        absolute("LOCALAPPDATA")
+    } else if cfg!(target_os = "macos") {
+        absolute("HOME").map(|home| home.join("Library/Caches"))
+    } else {
+        absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+    };
+    base.map(|dir| dir.join("dqrm"))
 }
 
 /// The flags of `dqrm train` in a line, for tests.

@@ -58,7 +58,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
         None => PathBuf::new(),
     };
     let steps = if args.profile.is_some() { args.profile_steps } else { 0 };
-    let options = Options { dir, start, stop: &stop::STOP, ranks, profile: steps };
+    let options = Options { dir, start, stop: &stop::STOP, ranks, profile: steps, tuning: args.tuning() };
     let outcome = start_run(args, &config, options, launched.is_some(), &mut observe);
     live.end();
     let outcome = outcome.inspect_err(|_| {

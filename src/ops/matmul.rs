@@ -2,7 +2,7 @@
 //! PyTorch, samples are rows. ReLU is fused into the forward store; its mask is fused into the store
 //! of the gradient that reaches the layer below.
 
-use super::case::{Case, sums};
+use super::case::{Case, random, sums};
 use super::parallel;
 use crate::params;
 use crate::plan::kernel::{reads, shared, writes};
@@ -198,20 +198,33 @@ fn bias_gradient(mut args: Args<'_>) {
 }
 
 fn case(batch: usize, inputs: usize, outputs: usize, relu: bool) -> Case {
-    let mut case = Case::new(format!("matmul B {batch}, {inputs} to {outputs}{}", if relu { ", ReLU" } else { "" }), batch, 0);
+    part(batch, batch, inputs, outputs, relu)
+}
+
+/// `batch` live samples of `room`; the others are NaN.
+fn part(batch: usize, room: usize, inputs: usize, outputs: usize, relu: bool) -> Case {
+    let of = if room > batch { format!(" of {room}") } else { String::new() };
+    let mut case = Case::new(format!("matmul B {batch}{of}, {inputs} to {outputs}{}", if relu { ", ReLU" } else { "" }), batch, 0);
     let layer = Linear { inputs, outputs, relu };
-    let (x, w, bias) = (case.random("x", batch * inputs), case.random("w", outputs * inputs), case.random("bias", outputs));
-    let y = case.output("y", batch * outputs);
-    forward(&mut case.plan, "layer", layer, batch, x, w, bias, y);
-    case.check(y, sums(inputs));
-    let dz = case.random("dz", batch * outputs);
+    let samples = |case: &mut Case, name: &str, width: usize| {
+        let mut values = random(name, batch * width);
+        values.resize(room * width, f32::NAN);
+        case.f32s(name, values)
+    };
+    let live = |view: View, width: usize| View { len: batch * width, ..view };
+    let x = samples(&mut case, "x", inputs);
+    let (w, bias) = (case.random("w", outputs * inputs), case.random("bias", outputs));
+    let y = case.output("y", room * outputs);
+    forward(&mut case.plan, "layer", layer, room, x, w, bias, y);
+    case.check(live(y, outputs), sums(inputs));
+    let dz = samples(&mut case, "dz", outputs);
     let (dw, d_bias) = (case.output("dw", outputs * inputs), case.output("d_bias", outputs));
     backward_weights(&mut case.plan, "layer", layer, dz, x, dw, d_bias);
-    let dx = case.output("dx", batch * inputs);
-    backward_input(&mut case.plan, "layer", layer, batch, dz, w, relu.then_some(x), dx);
+    let dx = case.output("dx", room * inputs);
+    backward_input(&mut case.plan, "layer", layer, room, dz, w, relu.then_some(x), dx);
     case.check(dw, sums(batch));
     case.check(d_bias, sums(batch));
-    case.check(dx, sums(outputs));
+    case.check(live(dx, inputs), sums(outputs));
     case
 }
 
@@ -229,6 +242,8 @@ pub fn cases() -> Vec<Case> {
         case(601, 40, 12, true),
         case(35, 64, 36, false),
         case(20, 7, 12, false),
+        part(70, 200, 36, 68, true),
+        part(5, 90, 66, 7, false),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! What variants for software adapters without subgroups have in common.
 
 use crate::plan::kernel::shared;
-use crate::plan::variant::{Form, Job, MadeFor, Variant};
+use crate::plan::variant::{Form, Job, MadeFor, Variant, always};
 
 const SHARED: &[&str] = &[shared::STEP, shared::INDEX, shared::QUANT, shared::TEXELS];
 /// Groups of four floats in a texel; for texts that know two kinds.
@@ -28,6 +28,7 @@ pub(super) const fn variant(
         made_for: MadeFor::Software,
         forms,
         suits,
+        worth: always,
         grid,
     }
 }

@@ -3,6 +3,7 @@
 //! when it loads a schedule.
 
 use super::{Command, Kernel, View};
+use std::collections::BTreeMap;
 
 /// What an adapter is and can, as far as variants differ by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,6 +78,11 @@ impl<'a> Job<'a> {
     }
 }
 
+/// For variants that suit every command, or are worth it wherever they suit.
+pub fn always(_: &Job<'_>) -> bool {
+    true
+}
+
 /// Another way to compute what a kernel computes.
 pub struct Variant {
     /// Unique in the crate.
@@ -99,6 +105,8 @@ pub struct Variant {
     pub forms: &'static [Form],
     /// Whether it computes this command rightly, from its parameters and lengths.
     pub suits: fn(&Job<'_>) -> bool,
+    /// Whether it is likely the quickest for this command, should it suit; only [`Choice::Best`] asks.
+    pub worth: fn(&Job<'_>) -> bool,
     /// Workgroups for this command.
     pub grid: fn(&Job<'_>) -> [u32; 3],
 }
@@ -136,26 +144,93 @@ impl std::fmt::Debug for Variant {
     }
 }
 
+/// Texts that were found for commands: the name of a variant, or of the kernel for its own text. Commands are told apart by
+/// kernel, parameters and lengths, these rounded up to powers of two.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Picks(BTreeMap<String, String>);
+
+impl Picks {
+    /// What tells `command` from others: `matmul_tn 367 512 1 | 65536 65536 262144`.
+    pub fn key(command: &Command) -> String {
+        let params = command.params.chunks_exact(4).map(|b| u32::from_ne_bytes(b.try_into().expect("four bytes")).to_string());
+        let lens = command.views.iter().map(|v| v.len.next_power_of_two().to_string());
+        let words = |list: Vec<String>| list.join(" ");
+        format!("{} {} | {}", command.kernel.name, words(params.collect()), words(lens.collect()))
+    }
+
+    /// The name for `command`.
+    pub fn get(&self, command: &Command) -> Option<&str> {
+        self.0.get(&Picks::key(command)).map(String::as_str)
+    }
+
+    /// Notes a name for `command`.
+    pub fn set(&mut self, command: &Command, name: &str) {
+        self.0.insert(Picks::key(command), name.into());
+    }
+
+    /// All of them, by [`Picks::key`].
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(k, v)| (k.as_str(), v.as_str()))
+    }
+
+    /// Nothing was found.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<(String, String)> for Picks {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(list: I) -> Picks {
+        Picks(list.into_iter().collect())
+    }
+}
+
 /// How an engine picks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Choice<'a> {
-    /// The first variant that is made for the adapter and that it can run, else the kernel's own text.
+    /// The first variant that is made for the adapter, that it can run and that is worth it, else the kernel's own text.
     #[default]
     Best,
     /// Always the kernel's own text, which every device runs.
     Portable,
     /// The variant of this name wherever the adapter can run it, else the kernel's own text.
     Only(&'a str),
+    /// The text that was found for the command; without one that the adapter can run, as [`Choice::Best`].
+    Picked(&'a Picks),
 }
 
 /// The variant of `command` that an adapter with these traits runs; none means the kernel's own text.
 pub fn choose(traits: &Traits, command: &Command, choice: Choice<'_>) -> Option<&'static Variant> {
     let kernel: &'static Kernel = command.kernel;
+    let named = |name: &str| kernel.variants.iter().find(|v| v.name == name && v.can_run(traits, command));
+    let best = || made_for(traits, command).find(|v| (v.worth)(&Job::of(command)));
+    match choice {
+        Choice::Best => best(),
+        Choice::Portable => None,
+        Choice::Only(name) => named(name),
+        Choice::Picked(picks) => match picks.get(command) {
+            Some(name) if name == kernel.name => None,
+            Some(name) => named(name).or_else(best),
+            None => best(),
+        },
+    }
+}
+
+/// Variants for adapters of this kind that this one can run for `command`.
+fn made_for(traits: &Traits, command: &Command) -> impl Iterator<Item = &'static Variant> {
     let kind = if traits.software { MadeFor::Software } else { MadeFor::Hardware };
-    let wanted = |v: &&Variant| match choice {
-        Choice::Best => v.made_for == kind,
-        Choice::Portable => false,
-        Choice::Only(name) => v.name == name,
-    };
-    kernel.variants.iter().filter(wanted).find(|v| v.can_run(traits, command))
+    command.kernel.variants.iter().filter(move |v| v.made_for == kind && v.can_run(traits, command))
+}
+
+/// Names of the texts that might be the quickest for `command`: first what [`Choice::Best`] takes, then other variants for such
+/// adapters, and the kernel's own text, by the kernel's name.
+pub fn candidates(traits: &Traits, command: &Command) -> Vec<&'static str> {
+    let kernel: &'static Kernel = command.kernel;
+    let mut names = vec![choose(traits, command, Choice::Best).map_or(kernel.name, |v| v.name)];
+    for name in made_for(traits, command).map(|v| v.name).chain([kernel.name]) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }

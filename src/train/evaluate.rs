@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::metrics::Summary;
 use crate::packed::{self, Packed};
 use crate::predictor::Predictor;
-use crate::session::{DeviceInfo, Session};
+use crate::session::{DeviceInfo, Loading, Session};
 use crate::tables::Tables;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -127,7 +127,7 @@ impl Trained {
         checkpoint.check_weights(&shape)?;
         let bags = max_bag(&config, &shape, &schema);
         memory::check(&shape, &config, &bags, super::memory())?;
-        let mut session = tables::load(&shape, &config, &bags, dir, false)?;
+        let mut session = tables::load(&shape, &config, &bags, dir, Loading::default())?;
         checkpoint.load_inference(&mut session)?;
         session.begin_evaluation()?;
         let (step, synthetic) = (checkpoint.header.step, config.data.format == Format::Synthetic);

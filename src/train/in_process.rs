@@ -82,7 +82,12 @@ pub fn run_in_process(
             let leaves = leaving.pop();
             let work = move || {
                 let _leaves = leaves;
-                run_on(config, data, Options { dir: PathBuf::new(), start, stop, ranks, profile: 0 }, &mut |_| {})
+                run_on(
+                    config,
+                    data,
+                    Options { dir: PathBuf::new(), start, stop, ranks, profile: 0, tuning: Default::default() },
+                    &mut |_| {},
+                )
             };
             let thread = std::thread::Builder::new().name(format!("rank {rank}")).spawn_scoped(scope, work);
             threads.push(thread.map_err(|e| Error::Device(format!("cannot start a thread for rank {rank}: {e}")))?);

@@ -1,10 +1,12 @@
 //! A session with its tables where the settings want them.
 
+use super::{Assembled, Event, Options, Start};
 use crate::computer;
 use crate::config::{Config, Shape, TablePlace};
 use crate::error::Result;
 use crate::host_tables::HostTables;
-use crate::session::{RowLayout, Session};
+use crate::session::{Loading, RowLayout, Session};
+use crate::tuning_file::{Found, Tuner};
 use std::path::Path;
 
 /// Bytes of all rows with their state.
@@ -18,22 +20,38 @@ pub(super) fn in_memory(layout: &RowLayout, config: &Config, available: Option<u
     config.model.table_dir.is_none() && available.is_some_and(|available| bytes(layout) <= available / 2)
 }
 
-/// Loads a session, with `profile` for times of commands; tables on the host that are not kept in memory get a file in
-/// `model.table_dir`, or in the run's folder `dir`.
-pub(super) fn load(shape: &Shape, config: &Config, max_bag: &[usize], dir: &Path, profile: bool) -> Result<Session> {
-    if config.model.tables == TablePlace::Device {
-        return match profile {
-            true => pollster::block_on(Session::load_profiled(shape, config, max_bag)),
-            false => pollster::block_on(Session::load(shape, config, max_bag)),
+/// Loads a session as `loading` says; tables on the host that are not kept in memory get a file in `model.table_dir`, or in
+/// the run's folder `dir`.
+pub(super) fn load(shape: &Shape, config: &Config, max_bag: &[usize], dir: &Path, mut loading: Loading<'_>) -> Result<Session> {
+    if config.model.tables == TablePlace::Host {
+        let layout = RowLayout::of(shape, config);
+        let store = if in_memory(&layout, config, computer::available()) {
+            HostTables::in_memory(layout)?
+        } else {
+            HostTables::create(config.model.table_dir.as_deref().map_or(dir, Path::new), layout)?
         };
+        loading.store = Some(Box::new(store));
     }
-    let layout = RowLayout::of(shape, config);
-    let store = if in_memory(&layout, config, computer::available()) {
-        HostTables::in_memory(layout)?
-    } else {
-        HostTables::create(config.model.table_dir.as_deref().map_or(dir, Path::new), layout)?
-    };
-    pollster::block_on(Session::load_hosted(shape, config, max_bag, Box::new(store), profile))
+    pollster::block_on(Session::load_with(shape, config, max_bag, loading))
+}
+
+/// Loads the session of a run, tuned as its options say.
+pub(super) fn load_for_run(
+    config: &Config,
+    data: &Assembled,
+    options: &Options<'_>,
+    observe: &mut dyn FnMut(&Event<'_>),
+) -> Result<(Session, Found)> {
+    let mut progress = |done, total| observe(&Event::Preparing { what: "kernels", done: done as u64, total: total as u64 });
+    let mut tuner = Tuner::new(&options.tuning, &mut progress);
+    if options.start == Start::Resume {
+        tuner.resume(&options.dir);
+    }
+    let loading = Loading { profile: options.profile > 0, chooser: Some(&mut tuner), ..Loading::default() };
+    let session = load(&data.shape, config, data.samples.max_bag(), &options.dir, loading)?;
+    let found = tuner.found;
+    found.warnings.iter().for_each(|text| observe(&Event::Warning(text)));
+    Ok((session, found))
 }
 
 #[cfg(test)]

@@ -80,6 +80,8 @@ fn dependencies_point_down() {
         (&["src/engine/"], &["error", "plan"]),
         (&["src/ops/"], &["plan", "params", "quant", "rng", "config", "tables", "data", "error"]),
         (&["src/lab.rs", "src/lab/"], &["engine", "error", "lab", "ops", "params", "plan"]),
+        (&["src/tune.rs"], &["engine", "error", "ops", "plan"]),
+        (&["src/tuning_file.rs"], &["engine", "error", "ops", "plan", "tune"]),
         (&["src/tables.rs", "src/metrics.rs", "src/tensor_file.rs"], &["error"]),
         (&["src/model.rs", "src/step.rs", "src/step/"], &["config", "model", "ops", "plan", "quant", "tables"]),
         (&["src/onnx.rs", "src/onnx/"], &["config", "data", "error", "model", "packed", "quant", "whole_file"]),
@@ -114,7 +116,7 @@ fn dependencies_point_down() {
         (&["src/import/"], &["checkpoint", "config", "import"]),
         (
             &["src/session.rs", "src/session/"],
-            &["config", "data", "dist", "engine", "error", "model", "ops", "plan", "rng", "step", "tables"],
+            &["config", "data", "dist", "engine", "error", "model", "ops", "plan", "rng", "step", "tables", "tune"],
         ),
         (&["src/host_tables"], &["error", "session"]),
         (&["src/dist/frame.rs", "src/dist/ledger.rs", "src/dist/union.rs"], &[]),
@@ -139,6 +141,7 @@ fn plans_numbers_the_lab_and_the_exchange_know_no_files_sockets_threads_or_clock
     let pure = [
         "src/lab",
         "src/plan/",
+        "src/tune.rs",
         "src/quant",
         "src/dist/frame",
         "src/dist/ids",

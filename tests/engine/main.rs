@@ -9,6 +9,7 @@ mod house;
 mod methods;
 mod plan;
 mod predict;
+mod texts;
 mod timed;
 mod training;
 

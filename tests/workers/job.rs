@@ -43,7 +43,7 @@ pub(crate) fn run(config: &Config, play: Play, dir: &Path, start: Start) -> dqrm
     let data = train::assemble(&config, &mut |_, _, _| {})?;
     let stop = AtomicBool::new(false);
     let ranks = if play == Play::Simulated { Ranks::Simulated { network: None } } else { Ranks::Alone };
-    let options = Options { dir: dir.into(), start, stop: &stop, ranks, profile: 0 };
+    let options = Options { dir: dir.into(), start, stop: &stop, ranks, profile: 0, tuning: Default::default() };
     match play {
         Play::InProcess => train::run_in_process(&config, data, options, Patience::default(), None, &mut |_| {}),
         _ => train::run_on(&config, data, options, &mut |_| {}),
@@ -129,7 +129,12 @@ pub(crate) fn run_ranks(configs: &[Config], dir: &Path, start: &Start, patience:
                     });
                     let ranks = Ranks::Rank { seat: Seat { rank, world, attempt: 0 }, patience, connect };
                     let dir = if rank == 0 { dir.to_path_buf() } else { Default::default() };
-                    train::run_on(config, data, Options { dir, start: start.clone(), stop, ranks, profile: 0 }, &mut |_| {})
+                    train::run_on(
+                        config,
+                        data,
+                        Options { dir, start: start.clone(), stop, ranks, profile: 0, tuning: Default::default() },
+                        &mut |_| {},
+                    )
                 })
             }
         };

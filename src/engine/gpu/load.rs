@@ -119,7 +119,11 @@ impl Loader<'_> {
             layout: Some(&pipeline_layout),
             module: &module,
             entry_point: Some(entry),
-            compilation_options: Default::default(),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                // variants write what they read there
+                zero_initialize_workgroup_memory: variant.is_none(),
+                ..Default::default()
+            },
             cache: None,
         });
         (pipeline, layout)

@@ -3,7 +3,7 @@
 use super::tiles;
 use crate::plan::kernel::shared;
 use crate::plan::groups;
-use crate::plan::variant::{Form, Job, MadeFor, Variant};
+use crate::plan::variant::{Form, Job, MadeFor, Variant, always};
 
 const TEXELS: &str = include_str!("../../../shaders/variants/matmul_texels.wgsl");
 const INPUTS: &str = include_str!("../../../shaders/variants/matmul_wide.wgsl");
@@ -36,6 +36,7 @@ const fn texels(
         made_for: MadeFor::Software,
         forms,
         suits,
+        worth: always,
         grid,
     }
 }
@@ -49,57 +50,180 @@ fn four_outputs(job: &Job<'_>) -> bool {
     job.param(1).is_multiple_of(4)
 }
 
-fn any(_: &Job<'_>) -> bool {
-    true
-}
-
-/// Tiles of the output `[B, outputs]`.
+/// Tiles of 32 x 32 of the output `[B, outputs]`.
 fn forward_grid(job: &Job<'_>) -> [u32; 3] {
     tiles(job.param(1), job.len(3) / job.param(1))
 }
 
-/// Tiles of the output `[B, inputs]`.
+/// Of the output `[B, inputs]`.
 fn input_grid(job: &Job<'_>) -> [u32; 3] {
     tiles(job.param(0), job.len(2) / job.param(0))
 }
 
-/// Tiles of the output `[outputs, inputs]`.
+/// Of the output `[outputs, inputs]`.
 fn weight_grid(job: &Job<'_>) -> [u32; 3] {
     tiles(job.param(0), job.param(1))
 }
 
+/// Tiles of 64 x 64 in place of 32 x 32.
+fn large([columns, rows, _]: [u32; 3]) -> [u32; 3] {
+    [columns.div_ceil(2), rows.div_ceil(2), 1]
+}
+
+/// So many large tiles that they keep a GPU busy; with fewer, small ones that four slices share do.
+fn many(grid: [u32; 3]) -> bool {
+    large(grid).iter().product::<u32>() >= LARGE_TILES
+}
+
+const LARGE_TILES: u32 = 128;
+const TILES: &str = include_str!("../../../shaders/variants/matmul_tiles.wgsl");
+const TILES_INPUTS: &str = include_str!("../../../shaders/variants/matmul_tiles_wide.wgsl");
+const TILES_ANY_INPUTS: &str = include_str!("../../../shaders/variants/matmul_tiles_narrow.wgsl");
+const TILES_OUTPUTS: &str = include_str!("../../../shaders/variants/matmul_tiles_wide_outputs.wgsl");
+const TILES_ANY_OUTPUTS: &str = include_str!("../../../shaders/variants/matmul_tiles_narrow_outputs.wgsl");
+const TILE_64: &str = "const TILE = 64u;\nconst SLICES = 1u;";
+const TILE_32: &str = "const TILE = 32u;\nconst SLICES = 4u;";
+
+/// Which widths are multiples of four; what is not is fetched in words.
+#[derive(Clone, Copy)]
+enum Fours {
+    Both,
+    Outputs,
+    Any,
+}
+
+const fn tile32(name: &'static str, entry: &'static str, widths: Fours, forms: &'static [Form], grid: fn(&Job<'_>) -> [u32; 3]) -> Variant {
+    let shared: &[&str] = match widths {
+        Fours::Both => &[shared::STEP, TILES_INPUTS, TILES_OUTPUTS],
+        Fours::Outputs => &[shared::STEP, TILES_ANY_INPUTS, TILES_OUTPUTS],
+        Fours::Any => &[shared::STEP, TILES_ANY_INPUTS, TILES_ANY_OUTPUTS],
+    };
+    let suits = match widths {
+        Fours::Both => fours,
+        Fours::Outputs => four_outputs,
+        Fours::Any => always,
+    };
+    Variant {
+        name,
+        entry,
+        consts: TILE_32,
+        source: TILES,
+        shared,
+        workgroup: [256, 1, 1],
+        subgroup: None,
+        made_for: MadeFor::Hardware,
+        forms,
+        suits,
+        worth: always,
+        grid,
+    }
+}
+
+const fn tile64(
+    name: &'static str,
+    entry: &'static str,
+    widths: Fours,
+    forms: &'static [Form],
+    grid: fn(&Job<'_>) -> [u32; 3],
+    worth: fn(&Job<'_>) -> bool,
+) -> Variant {
+    Variant { consts: TILE_64, worth, ..tile32(name, entry, widths, forms, grid) }
+}
+
+fn large_forward_grid(job: &Job<'_>) -> [u32; 3] {
+    large(forward_grid(job))
+}
+
+fn large_input_grid(job: &Job<'_>) -> [u32; 3] {
+    large(input_grid(job))
+}
+
+fn large_weight_grid(job: &Job<'_>) -> [u32; 3] {
+    large(weight_grid(job))
+}
+
+fn many_forward(job: &Job<'_>) -> bool {
+    many(forward_grid(job))
+}
+
+fn many_input(job: &Job<'_>) -> bool {
+    many(input_grid(job))
+}
+
+fn many_weight(job: &Job<'_>) -> bool {
+    many(weight_grid(job))
+}
+
 use Form::{Storage, Texels, Texels4};
+/// Buffers only.
+const THREE: &[Form] = &[Storage, Storage, Storage];
+const FOUR: &[Form] = &[Storage, Storage, Storage, Storage];
 
 /// Of `matmul_nt`.
-pub(super) static NT: [Variant; 3] = [
+pub(super) static NT: [Variant; 9] = [
     texels("matmul_nt_texels4", "matmul_nt_texels", WIDE, &[Texels4, Texels4, Storage, Storage], fours, forward_grid),
     texels("matmul_nt_texels_mixed", "matmul_nt_texels", MIXED, &[Texels, Texels, Storage, Storage], four_outputs, forward_grid),
-    texels("matmul_nt_texels", "matmul_nt_texels", NARROW, &[Texels, Texels, Storage, Storage], any, forward_grid),
+    texels("matmul_nt_texels", "matmul_nt_texels", NARROW, &[Texels, Texels, Storage, Storage], always, forward_grid),
+    tile64("matmul_nt_tiles64_fours", "matmul_nt_tiles", Fours::Both, FOUR, large_forward_grid, many_forward),
+    tile64("matmul_nt_tiles64_mixed", "matmul_nt_tiles", Fours::Outputs, FOUR, large_forward_grid, many_forward),
+    tile64("matmul_nt_tiles64", "matmul_nt_tiles", Fours::Any, FOUR, large_forward_grid, many_forward),
+    tile32("matmul_nt_tiles32_fours", "matmul_nt_tiles", Fours::Both, FOUR, forward_grid),
+    tile32("matmul_nt_tiles32_mixed", "matmul_nt_tiles", Fours::Outputs, FOUR, forward_grid),
+    tile32("matmul_nt_tiles32", "matmul_nt_tiles", Fours::Any, FOUR, forward_grid),
 ];
 /// Of `matmul_nn`.
-pub(super) static NN: [Variant; 3] = [
+pub(super) static NN: [Variant; 9] = [
     texels("matmul_nn_texels4", "matmul_nn_texels", WIDE, &[Texels4, Texels4, Storage], fours, input_grid),
     texels("matmul_nn_texels_mixed", "matmul_nn_texels", MIXED, &[Texels4, Texels, Storage], four_outputs, input_grid),
-    texels("matmul_nn_texels", "matmul_nn_texels", NARROW, &[Texels, Texels, Storage], any, input_grid),
+    texels("matmul_nn_texels", "matmul_nn_texels", NARROW, &[Texels, Texels, Storage], always, input_grid),
+    tile64("matmul_nn_tiles64_fours", "matmul_nn_tiles", Fours::Both, THREE, large_input_grid, many_input),
+    tile64("matmul_nn_tiles64_mixed", "matmul_nn_tiles", Fours::Outputs, THREE, large_input_grid, many_input),
+    tile64("matmul_nn_tiles64", "matmul_nn_tiles", Fours::Any, THREE, large_input_grid, many_input),
+    tile32("matmul_nn_tiles32_fours", "matmul_nn_tiles", Fours::Both, THREE, input_grid),
+    tile32("matmul_nn_tiles32_mixed", "matmul_nn_tiles", Fours::Outputs, THREE, input_grid),
+    tile32("matmul_nn_tiles32", "matmul_nn_tiles", Fours::Any, THREE, input_grid),
 ];
 /// Of `matmul_nn_gated`.
-pub(super) static NN_GATED: [Variant; 3] = [
+pub(super) static NN_GATED: [Variant; 9] = [
     texels("matmul_nn_gated_texels4", "matmul_nn_gated_texels", WIDE, &[Texels4, Texels4, Storage, Storage], fours, input_grid),
     texels("matmul_nn_gated_texels_mixed", "matmul_nn_gated_texels", MIXED, &[Texels4, Texels, Storage, Storage], four_outputs, input_grid),
-    texels("matmul_nn_gated_texels", "matmul_nn_gated_texels", NARROW, &[Texels, Texels, Storage, Storage], any, input_grid),
+    texels("matmul_nn_gated_texels", "matmul_nn_gated_texels", NARROW, &[Texels, Texels, Storage, Storage], always, input_grid),
+    tile64("matmul_nn_gated_tiles64_fours", "matmul_nn_gated_tiles", Fours::Both, FOUR, large_input_grid, many_input),
+    tile64("matmul_nn_gated_tiles64_mixed", "matmul_nn_gated_tiles", Fours::Outputs, FOUR, large_input_grid, many_input),
+    tile64("matmul_nn_gated_tiles64", "matmul_nn_gated_tiles", Fours::Any, FOUR, large_input_grid, many_input),
+    tile32("matmul_nn_gated_tiles32_fours", "matmul_nn_gated_tiles", Fours::Both, FOUR, input_grid),
+    tile32("matmul_nn_gated_tiles32_mixed", "matmul_nn_gated_tiles", Fours::Outputs, FOUR, input_grid),
+    tile32("matmul_nn_gated_tiles32", "matmul_nn_gated_tiles", Fours::Any, FOUR, input_grid),
 ];
 /// Of `matmul_tn`.
-pub(super) static TN: [Variant; 3] = [
+pub(super) static TN: [Variant; 9] = [
     texels("matmul_tn_texels4", "matmul_tn_texels", WIDE, &[Texels4, Texels4, Storage], fours, weight_grid),
     texels("matmul_tn_texels_mixed", "matmul_tn_texels", MIXED, &[Texels4, Texels, Storage], four_outputs, weight_grid),
-    texels("matmul_tn_texels", "matmul_tn_texels", NARROW, &[Texels, Texels, Storage], any, weight_grid),
+    texels("matmul_tn_texels", "matmul_tn_texels", NARROW, &[Texels, Texels, Storage], always, weight_grid),
+    tile64("matmul_tn_tiles64_fours", "matmul_tn_tiles", Fours::Both, THREE, large_weight_grid, many_weight),
+    tile64("matmul_tn_tiles64_mixed", "matmul_tn_tiles", Fours::Outputs, THREE, large_weight_grid, many_weight),
+    tile64("matmul_tn_tiles64", "matmul_tn_tiles", Fours::Any, THREE, large_weight_grid, many_weight),
+    tile32("matmul_tn_tiles32_fours", "matmul_tn_tiles", Fours::Both, THREE, weight_grid),
+    tile32("matmul_tn_tiles32_mixed", "matmul_tn_tiles", Fours::Outputs, THREE, weight_grid),
+    tile32("matmul_tn_tiles32", "matmul_tn_tiles", Fours::Any, THREE, weight_grid),
 ];
 /// Of `bias_gradient`.
-pub(super) static BIAS: [Variant; 1] = [texels(
-    "bias_gradient_texels",
-    "bias_gradient_texels",
-    WIDE,
-    &[Texels4, Storage],
-    four_outputs,
-    |job| groups(job.param(1).div_ceil(32)),
-)];
+pub(super) static BIAS: [Variant; 2] = [
+    texels("bias_gradient_texels", "bias_gradient_texels", WIDE, &[Texels4, Storage], four_outputs, |job| {
+        groups(job.param(1).div_ceil(32))
+    }),
+    Variant {
+        name: "bias_gradient_sliced",
+        entry: "bias_gradient_sliced",
+        consts: "",
+        source: include_str!("../../../shaders/variants/bias_sliced.wgsl"),
+        shared: &[shared::STEP],
+        workgroup: [16, 16, 1],
+        subgroup: None,
+        made_for: MadeFor::Hardware,
+        forms: &[Storage, Storage],
+        suits: |job| job.param(1).div_ceil(16) <= 65_535,
+        worth: always,
+        grid: |job| [job.param(1).div_ceil(16) as u32, 1, 1],
+    },
+];
