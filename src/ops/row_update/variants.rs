@@ -2,16 +2,16 @@
 
 use super::super::software::variant;
 use crate::plan::variant::{Form, Variant};
-use Form::{Storage, Texels4};
+use Form::Storage;
 use crate::plan::grid;
 
-const SOURCE: &str = include_str!("../../../shaders/variants/update_texels.wgsl");
+const SOURCE: &str = include_str!("../../../shaders/variants/update_fours.wgsl");
 
 /// Of `row_sgd`.
 pub(super) static SGD: [Variant; 1] = [variant(
-    "row_sgd_texels",
+    "row_sgd_fours",
     SOURCE,
-    &[Storage, Storage, Texels4, Storage],
+    &[Storage, Storage, Storage, Storage],
     |job| job.param(0).is_multiple_of(4),
     |job| grid(job.len(2).min(job.len(3)) / 4),
 )];
