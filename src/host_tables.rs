@@ -64,7 +64,7 @@ impl HostTables {
     /// the system bring whole pages to the disk, and each of these pages has to be made writable again.
     ///
     /// # Errors
-    /// More than can be counted, a thread that cannot be started.
+    /// More than can be counted or than the system gives, a thread that cannot be started.
     pub fn in_memory(layout: RowLayout) -> Result<HostTables> {
         HostTables::start(Kept::in_memory(&layout)?, layout)
     }

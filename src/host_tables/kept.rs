@@ -51,10 +51,7 @@ fn make_rows(words: &mut [u32], width: usize, dim: usize, start: u64, make: &(dy
 impl Kept {
     /// Takes memory.
     pub(super) fn in_memory(layout: &RowLayout) -> Result<Kept> {
-        let words = layout.total_rows().saturating_mul(layout.width() as u64);
-        let len = usize::try_from(words).ok().filter(|&len| len <= isize::MAX as usize / 4);
-        let len = len.ok_or_else(|| Error::Config(format!("tables of {words} values are larger than any memory")))?;
-        let place = Place::Memory(vec![0; len]);
+        let place = Place::in_memory(layout.total_rows().saturating_mul(layout.width() as u64))?;
         Ok(Kept { largest: Largest::new(&layout.rows), layout: layout.clone(), place, readers: None })
     }
 
@@ -146,8 +143,8 @@ impl Kept {
         let words_of = |piece: &Range<u64>| (piece.end - piece.start) as usize * width;
         let start_of = |piece: &Range<u64>| (piece.start - base) * dim as u64;
         let found: Vec<u32> = match &mut self.place {
-            Place::Memory(words) => {
-                let mut rest = &mut words[span];
+            Place::Memory(map) => {
+                let mut rest: &mut [u32] = &mut bytemuck::cast_slice_mut(map)[span];
                 let cut = |piece| rest.split_off_mut(..words_of(piece)).map(|words| (start_of(piece), words));
                 let cut: Vec<(u64, &mut [u32])> = pieces.iter().filter_map(cut).collect();
                 cut.into_par_iter().map(|(start, words)| make_rows(words, width, dim, start, make)).collect()

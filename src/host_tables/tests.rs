@@ -164,4 +164,6 @@ fn stores_say_where_they_keep_rows_and_refuse_more_than_any_memory() {
     assert_eq!(stores(layout(0)).1.each_ref().map(RowStore::place), ["memory", "a file"]);
     let text = HostTables::in_memory(RowLayout { rows: vec![u64::MAX / 2; 3], dim: 128, state: 0 }).unwrap_err().to_string();
     assert!(text.contains("larger than any memory"), "{text}");
+    let text = HostTables::in_memory(RowLayout { rows: vec![1 << 50], dim: 128, state: 0 }).unwrap_err().to_string();
+    assert!(text.contains("refuses 576460752303423488 bytes"), "{text}");
 }

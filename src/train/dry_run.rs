@@ -214,6 +214,11 @@ fn memory_beside(config: &Config, gpu: bool, upload: u64, batch: u64) -> Vec<Par
 /// # Errors
 /// Settings or data that cannot be used, no such device, a shape that does not fit it.
 pub fn dry_run(config: &Config, preparing: &mut Preparing<'_>) -> Result<DryRun> {
+    dry_run_with(config, computer::available(), preparing)
+}
+
+/// [`dry_run`] where `available` bytes of memory can be had.
+fn dry_run_with(config: &Config, available: Option<u64>, preparing: &mut Preparing<'_>) -> Result<DryRun> {
     let config = resolve(config)?;
     config.validate()?;
     let (data, mut notes) = known(&config, preparing)?;
@@ -244,11 +249,10 @@ pub fn dry_run(config: &Config, preparing: &mut Preparing<'_>) -> Result<DryRun>
     let step = step_cost(plan, &batch, hosted);
     let predicted = predict(plan, &batch, hosted, refresh_every, &ceiling);
 
-    let available = computer::available();
     let shared = adapter.as_ref().is_none_or(|a| a.is_software());
     let (mut memory, mut file_bytes) = (memory_of(&schedule), None);
     if let Some(layout) = &layout {
-        let (parts, file) = memory_of_hosted(layout, tables::in_memory(layout, &config, available), batch.touched() as u64);
+        let (parts, file) = memory_of_hosted(layout, tables::in_memory(shape, &config, max_bag, available), batch.touched() as u64);
         memory.extend(parts);
         file_bytes = file;
         if file.is_some() {
@@ -369,7 +373,7 @@ mod tests {
             let mut config = config();
             (config.model.tables, config.optim.embedding, config.train.batch) = (TablePlace::Host, optimizer, 16);
             config.model.rows = Some(vec![9, 70_000, 500]);
-            let told = dry_run(&config, &mut |_, _, _| {}).unwrap();
+            let told = dry_run_with(&config, Some(1 << 40), &mut |_, _, _| {}).unwrap();
 
             let (data, _) = known(&config, &mut |_, _, _| {}).unwrap();
             let (layout, counts) = (RowLayout::of(&data.shape, &config), Arc::new([AtomicU64::new(0), AtomicU64::new(0)]));
@@ -400,8 +404,10 @@ mod tests {
             assert_eq!(told.file_bytes, None);
             assert!(told.fits().unwrap());
 
+            let told = dry_run_with(&config, None, &mut |_, _, _| {}).unwrap();
+            assert_eq!((told.file_bytes, told.fits()), (Some(whole.bytes), None));
             config.model.table_dir = Some("x".into());
-            let told = dry_run(&config, &mut |_, _, _| {}).unwrap();
+            let told = dry_run_with(&config, Some(1 << 40), &mut |_, _, _| {}).unwrap();
             assert_eq!(told.file_bytes, Some(whole.bytes));
             assert!(told.memory.iter().all(|p| p.bytes < whole.bytes / 2) && told.notes.iter().any(|n| n.contains("in a file")));
         }

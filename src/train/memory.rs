@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 /// What the tables and the state of their optimizer take, in bytes.
 fn tables(shape: &Shape, config: &Config) -> u64 {
     if config.model.tables == TablePlace::Host {
-        return 0; // they lie in a file, whose room is asked for when it is made
+        return 0; // they lie in memory that is free, or in a file, whose room is asked for when it is made
     }
     let copies = if config.optim.embedding == RowOptimizer::Adagrad { 2 } else { 1 };
     shape.embedding_parameters().saturating_mul(4 * copies)
@@ -15,7 +15,7 @@ fn tables(shape: &Shape, config: &Config) -> u64 {
 
 /// What the rest takes at least, in bytes: the MLPs with their gradients, state and quantized copy, the
 /// values between layers for as many samples as a step has, and the ids.
-fn rest(shape: &Shape, config: &Config, max_bag: &[usize]) -> u64 {
+pub(super) fn rest(shape: &Shape, config: &Config, max_bag: &[usize]) -> u64 {
     let states = match config.optim.dense {
         DenseOptimizer::Sgd => 0,
         DenseOptimizer::Adagrad => 1,
@@ -48,7 +48,7 @@ pub(super) fn check(shape: &Shape, config: &Config, max_bag: &[usize], limit: Op
         return Ok(());
     }
     let (what, needed, hint) = if tables > limit {
-        let hint = "keep them in a file (--tables host), limit the rows of a table (--max-rows), use fewer ids or another optimizer, or a GPU with more memory";
+        let hint = "keep them on the host, in a file if need be (--tables host), limit the rows of a table (--max-rows), use fewer ids or another optimizer, or a GPU with more memory";
         ("the embedding tables in FP32", tables, hint)
     } else {
         let hint = "use smaller batches (--batch, train.eval_batch), narrower layers or fewer rows (--max-rows), or a GPU with more memory";
@@ -74,7 +74,7 @@ mod tests {
         config.optim.embedding = RowOptimizer::Adagrad;
         assert!(check(&config, Some(2_200_000_000)).is_err(), "Adagrad's state counts too");
         config.model.tables = TablePlace::Host;
-        assert!(check(&config, Some(100_000_000)).is_ok(), "tables in a file take no memory");
+        assert!(check(&config, Some(100_000_000)).is_ok(), "tables on the host go to a file if need be");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A session with its tables where the settings want them.
 
-use super::{Assembled, Event, Options, Start};
+use super::{Assembled, Event, Options, Start, memory};
 use crate::computer;
 use crate::config::{Config, Shape, TablePlace};
 use crate::error::Result;
@@ -15,22 +15,36 @@ pub(super) fn bytes(layout: &RowLayout) -> u64 {
 }
 
 /// Whether tables on the host are kept in memory, of which `available` bytes can be had: where nobody named a folder for a
-/// file, and as much again stays for all else.
-pub(super) fn in_memory(layout: &RowLayout, config: &Config, available: Option<u64>) -> bool {
-    config.model.table_dir.is_none() && available.is_some_and(|available| bytes(layout) <= available / 2)
+/// file, and as much again stays for all else, and what else the model needs fits in it, which a device may hold.
+pub(super) fn in_memory(shape: &Shape, config: &Config, max_bag: &[usize], available: Option<u64>) -> bool {
+    let tables = bytes(&RowLayout::of(shape, config));
+    let fits = |available: u64| tables <= available / 2 && memory::rest(shape, config, max_bag) <= available - tables;
+    config.model.table_dir.is_none() && available.is_some_and(fits)
+}
+
+/// Tables on the host, of which `available` bytes of memory can be had. Where they should be in memory and the system refuses
+/// it, they get a file too.
+///
+/// # Errors
+/// A disk without room, a folder that cannot be written, a thread that cannot be started.
+fn on_host(shape: &Shape, config: &Config, max_bag: &[usize], dir: &Path, available: Option<u64>) -> Result<HostTables> {
+    let layout = RowLayout::of(shape, config);
+    if in_memory(shape, config, max_bag, available)
+        && let Ok(store) = HostTables::in_memory(layout.clone())
+    {
+        return Ok(store);
+    }
+    HostTables::create(config.model.table_dir.as_deref().map_or(dir, Path::new), layout)
 }
 
 /// Loads a session as `loading` says; tables on the host that are not kept in memory get a file in `model.table_dir`, or in
 /// the run's folder `dir`.
+///
+/// # Errors
+/// As [`Session::load_with`]; no room for the tables on the host.
 pub(super) fn load(shape: &Shape, config: &Config, max_bag: &[usize], dir: &Path, mut loading: Loading<'_>) -> Result<Session> {
     if config.model.tables == TablePlace::Host {
-        let layout = RowLayout::of(shape, config);
-        let store = if in_memory(&layout, config, computer::available()) {
-            HostTables::in_memory(layout)?
-        } else {
-            HostTables::create(config.model.table_dir.as_deref().map_or(dir, Path::new), layout)?
-        };
-        loading.store = Some(Box::new(store));
+        loading.store = Some(Box::new(on_host(shape, config, max_bag, dir, computer::available())?));
     }
     pollster::block_on(Session::load_with(shape, config, max_bag, loading))
 }
@@ -57,15 +71,43 @@ pub(super) fn load_for_run(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Model;
+    use crate::session::RowStore;
+
+    /// Tables on the host with the shape of their model.
+    fn hosted(rows: &[u64]) -> (Shape, Config) {
+        let mut config = Config::default();
+        config.model = Model { tables: TablePlace::Host, rows: Some(rows.to_vec()), ..Model::default() };
+        (config.train.batch, config.train.eval_batch) = (1, 1);
+        (config.model.shape(None, None).unwrap(), config)
+    }
 
     #[test]
     fn memory_is_taken_where_it_suffices_twice_and_nobody_wants_a_file() {
-        let layout = RowLayout { rows: vec![10, 15], dim: 8, state: 2 };
-        let mut config = Config::default();
-        assert_eq!(bytes(&layout), 1000);
-        let answers = [None, Some(1999), Some(2000)].map(|available| in_memory(&layout, &config, available));
-        assert_eq!(answers, [false, false, true]);
+        let (shape, mut config) = hosted(&[100_000, 150_000]);
+        let tables = bytes(&RowLayout::of(&shape, &config));
+        assert!(memory::rest(&shape, &config, &[1; 2]) < tables / 2);
+        let in_memory = |config: &Config, available| in_memory(&shape, config, &[1; 2], available);
+        assert_eq!([None, Some(0), Some(2 * tables - 1), Some(2 * tables)].map(|a| in_memory(&config, a)), [false, false, false, true]);
+        config.train.batch = 1 << 16;
+        let rest = memory::rest(&shape, &config, &[1; 2]);
+        assert!(rest > tables);
+        let answers = [2 * tables, tables + rest - 1, tables + rest].map(|a| in_memory(&config, Some(a)));
+        assert_eq!(answers, [false, false, true], "what else is needed has to fit too");
         config.model.table_dir = Some("x".into());
-        assert!(!in_memory(&layout, &config, Some(1 << 40)));
+        assert!(!in_memory(&config, Some(1 << 40)));
+    }
+
+    #[test]
+    fn tables_that_the_system_gives_no_memory_for_get_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |rows: &[u64], available| {
+            let (shape, config) = hosted(rows);
+            on_host(&shape, &config, &vec![1; rows.len()], dir.path(), available).map(|store| store.place()).map_err(|e| e.to_string())
+        };
+        assert_eq!(place(&[9, 70], Some(1 << 30)).unwrap(), "memory");
+        assert_eq!(place(&[9, 70], None).unwrap(), "a file");
+        let text = place(&[1 << 50], Some(u64::MAX)).unwrap_err();
+        assert!(text.contains("the free space") && text.contains("--table-dir"), "no memory, so the file is tried: {text}");
     }
 }
