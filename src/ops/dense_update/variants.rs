@@ -2,11 +2,11 @@
 
 use super::super::software::variant;
 use crate::plan::variant::{Form, Variant};
-use Form::Storage;
+use Form::{Storage, Texels4};
 use crate::plan::grid;
 
-const SOURCE: &str = include_str!("../../../shaders/variants/update_fours.wgsl");
+const SOURCE: &str = include_str!("../../../shaders/variants/update_texels.wgsl");
 
 /// Of `dense_sgd`.
 pub(super) static SGD: [Variant; 1] =
-    [variant("dense_sgd_fours", SOURCE, &[Storage, Storage], |job| job.param(0).is_multiple_of(4), |job| grid(job.param(0) / 4))];
+    [variant("dense_sgd_texels", SOURCE, &[Texels4, Storage], |job| job.param(0).is_multiple_of(4), |job| grid(job.param(0) / 4))];

@@ -2,16 +2,16 @@
 
 use super::super::software::variant;
 use crate::plan::variant::{Form, Variant};
-use Form::Storage;
+use Form::{Storage, Texels4};
 use crate::plan::grid;
 
-const SOURCE: &str = include_str!("../../../shaders/variants/update_fours.wgsl");
+const SOURCE: &str = include_str!("../../../shaders/variants/update_texels.wgsl");
 
 /// Of `row_sgd`.
 pub(super) static SGD: [Variant; 1] = [variant(
-    "row_sgd_fours",
+    "row_sgd_texels",
     SOURCE,
-    &[Storage, Storage, Storage, Storage],
+    &[Storage, Storage, Texels4, Storage],
     |job| job.param(0).is_multiple_of(4),
     |job| grid(job.len(2).min(job.len(3)) / 4),
 )];

@@ -1,4 +1,5 @@
-// SGD as in dense_update.wgsl and row_update.wgsl, for software adapters: four values an invocation.
+// SGD as in dense_update.wgsl and row_update.wgsl, for software adapters: four values an invocation, gradients as
+// texels.
 
 struct DenseParams {
     len: u32,
@@ -7,14 +8,14 @@ struct DenseParams {
     beta2: f32,
 }
 @group(0) @binding(0) var<uniform> all: DenseParams;
-@group(0) @binding(1) var<storage, read> gradients4: array<vec4<f32>>;
+@group(0) @binding(1) var gradients: texture_2d<f32>;
 @group(0) @binding(2) var<storage, read_write> weights4: array<vec4<f32>>;
 
 @compute @workgroup_size(64)
-fn dense_sgd_fours(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+fn dense_sgd_texels(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let i = flat_index(id, groups);
     if (4u * i < all.len) {
-        weights4[i] = weights4[i] - step.lr * gradients4[i];
+        weights4[i] = weights4[i] - step.lr * texel(gradients, i);
     }
 }
 
@@ -26,11 +27,11 @@ struct RowParams {
 @group(0) @binding(0) var<uniform> row: RowParams;
 @group(0) @binding(1) var<storage, read> rows: array<u32>;
 @group(0) @binding(2) var<storage, read> shard_offsets: array<u32>;
-@group(0) @binding(3) var<storage, read> row_gradients4: array<vec4<f32>>;
+@group(0) @binding(3) var row_gradients: texture_2d<f32>;
 @group(0) @binding(4) var<storage, read_write> table4: array<vec4<f32>>;
 
 @compute @workgroup_size(64)
-fn row_sgd_fours(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+fn row_sgd_texels(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let i = flat_index(id, groups);
     let fours = row.dim / 4u;
     let u = shard_offsets[row.shard] + i / fours;
@@ -39,5 +40,5 @@ fn row_sgd_fours(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_work
     }
     let d = i % fours;
     let at = rows[u] * fours + d;
-    table4[at] = table4[at] - step.lr_rows * row_gradients4[u * fours + d];
+    table4[at] = table4[at] - step.lr_rows * texel(row_gradients, u * fours + d);
 }
