@@ -2,16 +2,17 @@
 //! observer as [`Event`]s and stands in `metrics.jsonl`.
 //!
 //! A run's folder holds `config.toml` (resolved settings), `ids.bin` (the id dictionary, for text
-//! data), `metrics.jsonl`, `last.safetensors` and `best.safetensors`. `last.safetensors` is a
-//! function of the settings and the step alone, so a run that was stopped and resumed writes the
-//! same bytes as one that never stopped.
+//! data), `tuning.json` (the texts of kernels that were found to be the quickest, for a run that was
+//! tuned), `metrics.jsonl`, `last.safetensors` and `best.safetensors`. `last.safetensors` is a
+//! function of the settings, those texts and the step alone, so a run that was stopped and resumed
+//! writes the same bytes as one that never stopped.
 
 use crate::config::{Config, Format, Shape};
 use crate::error::{Error, Result};
 use crate::metrics::Summary;
 use crate::profile::Profile;
 use crate::session::DeviceInfo;
-use crate::tuning_file::Tuning;
+use crate::tuning_file::{Tune, Tuning};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -169,7 +170,7 @@ pub struct Options<'a> {
     pub ranks: Ranks,
     /// Steps whose commands are timed, after a few to warm up; 0 for none.
     pub profile: u64,
-    /// Whether texts of kernels are timed before a GPU trains.
+    /// Whether texts of kernels are timed before a GPU trains; only without workers.
     pub tuning: Tuning,
 }
 
@@ -243,6 +244,9 @@ pub fn run_on(config: &Config, data: Assembled, mut options: Options<'_>, observ
     if options.profile > 0 && config.workers.on() {
         return Err(Error::Config("commands are timed in runs without workers; leave out --profile or the workers".into()));
     }
+    if options.tuning.mode != Tune::Off && config.workers.on() {
+        return Err(Error::Config("texts of kernels are timed in runs without workers; leave out --tune or the workers".into()));
+    }
     let leads = ranks.leads();
     for message in data.messages.iter().filter(|_| leads) {
         observe(&Event::Warning(&format!("left out: {message}")));
@@ -294,7 +298,7 @@ pub fn run_on(config: &Config, data: Assembled, mut options: Options<'_>, observ
         folder::create(&options.dir, &config, &data).inspect_err(|e| stepper.end(e))?;
     }
     if leads {
-        tuned.keep(&options.dir)?;
+        tuned.keep(&options.dir).inspect_err(|e| stepper.end(e))?;
     }
     let trainer = trainer::Trainer::new(&config, &options, data, session, stepper, saved)?;
     if leads && options.start == Start::Resume {

@@ -9,7 +9,7 @@ use crate::engine::{Clock, Engine};
 use crate::error::Result;
 use crate::ops::matmul;
 use crate::plan::schedule::Schedule;
-use crate::plan::variant::{Choice, Picks, candidates};
+use crate::plan::variant::{Choice, Picks, Traits, candidates};
 use crate::plan::{Command, Plan, Role, StepUniform, View};
 
 /// Runs that are timed, after one that is not; the quickest counts.
@@ -21,13 +21,16 @@ const GAIN: f64 = 0.95;
 
 /// Says which texts run the commands of a plan, before it is loaded.
 pub trait Chooser: std::fmt::Debug {
-    /// For `plan` with steps of up to `batch` samples; commands without a pick get the usual text.
-    fn picks(&mut self, adapter: &GpuAdapter, plan: &Plan, batch: usize) -> Picks;
+    /// For `plan`; commands without a pick get the usual text.
+    fn picks(&mut self, adapter: &GpuAdapter, plan: &Plan) -> Picks;
 }
 
 /// A command to be timed.
+#[derive(Debug)]
 struct Probe {
     command: Command,
+    /// Samples that its views hold.
+    batch: usize,
     names: Vec<&'static str>,
     seconds: Vec<f64>,
 }
@@ -37,21 +40,21 @@ pub fn is_timed(command: &Command) -> bool {
     matmul::KERNELS.contains(&command.kernel)
 }
 
-/// `known`, and what was found for the other matrix products of `plan`. `clock` gives seconds, `progress` hears of texts
-/// tried and texts in all. After ten seconds no further text is tried, and the quickest of the others counts.
+/// `known`, and what was found for the other matrix products of `plan`. `clock` gives seconds, `progress` hears of rounds
+/// begun before and rounds in all; a round times one text of each product. After ten seconds no further round begins, and
+/// the quickest of the texts that were timed counts.
 ///
 /// # Errors
 /// When the device cannot be had or is lost.
 pub async fn tune(
     adapter: &GpuAdapter,
     plan: &Plan,
-    batch: usize,
     known: &Picks,
     clock: Clock<'_>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Picks> {
     let mut picks = known.clone();
-    let mut probes = probes(adapter, plan, known);
+    let mut probes = probes(&adapter.traits, plan, known);
     let rounds = probes.iter().map(|p| p.names.len()).max().unwrap_or(0);
     let schedule = Schedule::new(bench(&mut probes), &adapter.limits)?;
     let begin = clock();
@@ -60,7 +63,7 @@ pub async fn tune(
             break;
         }
         progress(round, rounds);
-        time_round(adapter, &schedule, &mut probes, round, batch, clock).await?;
+        time_round(adapter, &schedule, &mut probes, round, clock).await?;
     }
     for probe in &probes {
         picks.set(&probe.command, quickest(&probe.names, &probe.seconds));
@@ -68,59 +71,64 @@ pub async fn tune(
     Ok(picks)
 }
 
-/// The commands of `plan` that have several texts and no pick, each kind once.
-fn probes(adapter: &GpuAdapter, plan: &Plan, known: &Picks) -> Vec<Probe> {
+/// The commands of `plan` that have several texts and no pick, each kind once, by their batches.
+fn probes(traits: &Traits, plan: &Plan, known: &Picks) -> Vec<Probe> {
     let mut seen = known.clone();
     let mut probes = Vec::new();
     for command in plan.phases.iter().flat_map(|p| &p.commands).filter(|c| is_timed(c)) {
-        let names = candidates(&adapter.traits, command);
+        let names = candidates(traits, command);
         if names.len() > 1 && seen.get(command).is_none() {
             seen.set(command, names[0]);
-            probes.push(Probe { command: command.clone(), names, seconds: Vec::new() });
+            probes.push(Probe { command: command.clone(), batch: matmul::samples(command), names, seconds: Vec::new() });
         }
     }
+    probes.sort_by_key(|p| p.batch);
     probes
 }
 
-/// A plan with the probes' commands alone, whose views become those of a few buffers that all of them share.
+/// A plan with the probes' commands alone, a phase for each batch; their views become those of a few buffers that all of
+/// them share.
 fn bench(probes: &mut [Probe]) -> Plan {
     let mut plan = Plan::new();
-    plan.phase("probe");
     let bindings = probes.iter().map(|p| p.command.views.len()).max().unwrap_or(0);
     let len = |i: usize| probes.iter().filter_map(|p| p.command.views.get(i)).map(|v| v.len).max().unwrap_or(1);
     let lens: Vec<usize> = (0..bindings).map(len).collect();
     let elem = crate::plan::Elem::F32;
     let buffers: Vec<View> =
         lens.iter().enumerate().map(|(i, &len)| plan.buffer(format!("operand {i}"), "", len, elem, Role::Persistent)).collect();
-    for probe in probes {
-        for (view, buffer) in probe.command.views.iter_mut().zip(&buffers) {
-            *view = buffer.slice(0, view.len);
+    for (phase, probes) in probes.chunk_by_mut(|a, b| a.batch == b.batch).enumerate() {
+        plan.phase("probe");
+        for probe in probes {
+            for (view, buffer) in probe.command.views.iter_mut().zip(&buffers) {
+                *view = buffer.slice(0, view.len);
+            }
+            plan.phases[phase].commands.push(probe.command.clone());
         }
-        plan.phases[0].commands.push(probe.command.clone());
     }
     plan
 }
 
+/// For each phase of [`bench`], a step of as many samples as its views hold.
+fn steps(probes: &[Probe]) -> Vec<StepUniform> {
+    probes.chunk_by(|a, b| a.batch == b.batch).map(|p| StepUniform::evaluate(p[0].batch, 0)).collect()
+}
+
 /// Times the texts number `round` of all probes that have so many.
-async fn time_round(
-    adapter: &GpuAdapter,
-    schedule: &Schedule,
-    probes: &mut [Probe],
-    round: usize,
-    batch: usize,
-    clock: Clock<'_>,
-) -> Result<()> {
+async fn time_round(adapter: &GpuAdapter, schedule: &Schedule, probes: &mut [Probe], round: usize, clock: Clock<'_>) -> Result<()> {
     let mut picks = Picks::default();
     for probe in probes.iter() {
         picks.set(&probe.command, probe.names.get(round).unwrap_or(&probe.names[0]));
     }
     let mut engine = GpuEngine::load_with(adapter, schedule.clone(), Choice::Picked(&picks), true).await?;
-    let step = StepUniform::evaluate(batch, 0);
+    let steps = steps(probes);
     let mut best = vec![f64::INFINITY; probes.len()];
     for run in 0..=RUNS {
-        let timed = engine.run_timed(&[0], &step, clock)?;
-        for command in timed.commands.iter().filter(|_| run > 0) {
-            best[command.command] = best[command.command].min(command.seconds);
+        let mut times = Vec::with_capacity(probes.len());
+        for (phase, step) in steps.iter().enumerate() {
+            times.extend(engine.run_timed(&[phase], step, clock)?.commands);
+        }
+        for (best, time) in best.iter_mut().zip(times).filter(|_| run > 0) {
+            *best = best.min(time.seconds);
         }
     }
     for (probe, seconds) in probes.iter_mut().zip(best) {
@@ -141,6 +149,50 @@ fn quickest(names: &[&'static str], seconds: &[f64]) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::matmul::Linear;
+
+    /// Records a layer for `batch` samples, with its gradients when it is `trained`.
+    fn layer(plan: &mut Plan, batch: usize, trained: bool) {
+        let of = Linear { inputs: 64, outputs: 68, relu: true };
+        plan.phase("layer");
+        let mut buffer = |len| plan.buffer(String::from("b"), "", len, crate::plan::Elem::F32, Role::Persistent);
+        let [x, y, w] = [batch * of.inputs, batch * of.outputs, of.inputs * of.outputs].map(&mut buffer);
+        let [dx, dy, dw] = [batch * of.inputs, batch * of.outputs, of.inputs * of.outputs].map(&mut buffer);
+        let [bias, d_bias] = [of.outputs, of.outputs].map(&mut buffer);
+        matmul::forward(plan, "y", of, batch, x, w, bias, y);
+        if trained {
+            matmul::backward_weights(plan, "dw", of, dy, x, dw, d_bias);
+            matmul::backward_input(plan, "dx", of, batch, dy, w, None, dx);
+            matmul::backward_input(plan, "gated", of, batch, dy, w, Some(x), dx);
+        }
+    }
+
+    #[test]
+    fn no_product_is_timed_with_more_samples_than_its_views_hold() {
+        let mut plan = Plan::new();
+        layer(&mut plan, 2048, false);
+        layer(&mut plan, 128, true);
+        let mut probes = probes(&Traits::default(), &plan, &Picks::default());
+        assert!(probes.iter().any(|p| p.command.kernel == &matmul::MATMUL_TN), "{probes:?}");
+        let (bench, steps) = (bench(&mut probes), steps(&probes));
+        assert_eq!(steps.iter().map(|s| s.batch).collect::<Vec<_>>(), [128, 2048]);
+        assert_eq!(bench.phases.len(), steps.len());
+        for (phase, step) in bench.phases.iter().zip(&steps) {
+            let batch = step.batch as usize;
+            for command in &phase.commands {
+                let lens: Vec<usize> = command.views.iter().map(|v| v.len).collect();
+                let needed = match command.kernel.name {
+                    "matmul_nt" => vec![batch * 64, 64 * 68, 68, batch * 68],
+                    "matmul_nn" => vec![batch * 68, 64 * 68, batch * 64],
+                    "matmul_nn_gated" => vec![batch * 68, 64 * 68, batch * 64, batch * 64],
+                    "matmul_tn" => vec![batch * 68, batch * 64, 64 * 68],
+                    _ => vec![batch * 68, 68],
+                };
+                assert_eq!(lens, needed, "{}", command.label);
+            }
+        }
+        assert_eq!(bench.phases.iter().map(|p| p.commands.len()).sum::<usize>(), probes.len());
+    }
 
     #[test]
     fn the_usual_text_stays_unless_another_is_clearly_quicker() {

@@ -125,7 +125,7 @@ pub struct TrainArgs {
     /// Device and output of the run
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Time the texts that a GPU could run for matrix products: not at all, where the user's cache has no answer, or all anew [default: off; a resumed run keeps what it found]
+    /// Time the texts that a GPU could run for matrix products: not at all, where the user's cache has no answer, or all anew; not with workers [default: off; a resumed run keeps what it found]
     #[arg(long, value_name = "off|cached|fresh", num_args = 0..=1, default_missing_value = "cached", value_parser = choice::<Tune>, help_heading = "Run")]
     pub tune: Option<Tune>,
     /// The run's folder [default: runs/PRESET-BITS-seedS (with the method, unless dqrm), numbered when it exists]

@@ -148,6 +148,7 @@ pub fn cases() -> Vec<Case> {
         special(),
         case("1 to 1", Layer { inputs: 1, outputs: 1, bias_at: 1 }, 7, true),
         case("13 to 5, a gap, the bias copied", Layer { inputs: 13, outputs: 5, bias_at: 128 }, 7, false),
+        case("4 to 4, a gap", Layer { inputs: 4, outputs: 4, bias_at: 64 }, 7, true),
         case("367 to 64, INT8", Layer { inputs: 367, outputs: 64, bias_at: 367 * 64 }, 127, true),
         case("512 to 256", Layer { inputs: 512, outputs: 256, bias_at: 512 * 256 }, 7, true),
     ]

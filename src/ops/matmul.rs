@@ -7,7 +7,8 @@ use super::parallel;
 use crate::params;
 use crate::plan::kernel::{reads, shared, writes};
 use super::product::{Matrix, product};
-use crate::plan::{Args, Binding, Elem, Kernel, Plan, Variant, View, grid};
+use crate::plan::variant::Job;
+use crate::plan::{Args, Binding, Command, Elem, Kernel, Plan, Variant, View, grid};
 use rayon::prelude::*;
 
 mod variants;
@@ -59,6 +60,20 @@ pub static BIAS_GRADIENT: Kernel =
 
 /// This op's kernels.
 pub const KERNELS: &[&Kernel] = &[&MATMUL_NT, &MATMUL_NN, &MATMUL_NN_GATED, &MATMUL_TN, &BIAS_GRADIENT];
+
+/// Samples that all views of `command`, one of this op's, have room for.
+pub fn samples(command: &Command) -> usize {
+    let job = Job::of(command);
+    let (inputs, outputs) = (job.param(0), job.param(1));
+    let widths: &[(usize, usize)] = match command.kernel.name {
+        "matmul_nt" => &[(0, inputs), (3, outputs)],
+        "matmul_nn" => &[(0, outputs), (2, inputs)],
+        "matmul_nn_gated" => &[(0, outputs), (2, inputs), (3, inputs)],
+        "matmul_tn" => &[(0, outputs), (1, inputs)],
+        _ => &[(0, outputs)],
+    };
+    widths.iter().map(|&(view, width)| job.len(view) / width.max(1)).min().unwrap_or(0)
+}
 
 /// Widths and activation of one layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

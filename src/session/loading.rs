@@ -159,7 +159,7 @@ impl Session {
         let tables = Session::cut(shape, config, &adapter.limits, max_binding)?;
         let recorded = step::record(shape, config, &tables, max_bag, Session::RING);
         let schedule = Schedule::new(recorded.plan.clone(), &adapter.limits)?;
-        let picks = chooser.map(|c| c.picks(adapter, &recorded.plan, batch)).unwrap_or_default();
+        let picks = chooser.map(|c| c.picks(adapter, &recorded.plan)).unwrap_or_default();
         let engine = Box::new(GpuEngine::load_with(adapter, schedule, Choice::Picked(&picks), profile).await?);
         Ok(Session::assemble(shape, config, max_bag, tables, recorded, engine, DeviceInfo::of(Some(adapter), reason)))
     }

@@ -6,6 +6,7 @@ use crate::config::{Config, Shape, TablePlace};
 use crate::error::Result;
 use crate::host_tables::HostTables;
 use crate::session::{Loading, RowLayout, Session};
+use crate::tune::Chooser;
 use crate::tuning_file::{Found, Tuner};
 use std::path::Path;
 
@@ -49,7 +50,7 @@ pub(super) fn load(shape: &Shape, config: &Config, max_bag: &[usize], dir: &Path
     pollster::block_on(Session::load_with(shape, config, max_bag, loading))
 }
 
-/// Loads the session of a run, tuned as its options say.
+/// Loads the session of a run, tuned as its options say; with workers it is not tuned, and no file of tuning is read.
 pub(super) fn load_for_run(
     config: &Config,
     data: &Assembled,
@@ -58,10 +59,11 @@ pub(super) fn load_for_run(
 ) -> Result<(Session, Found)> {
     let mut progress = |done, total| observe(&Event::Preparing { what: "kernels", done: done as u64, total: total as u64 });
     let mut tuner = Tuner::new(&options.tuning, &mut progress);
-    if options.start == Start::Resume {
+    if options.start == Start::Resume && !config.workers.on() {
         tuner.resume(&options.dir);
     }
-    let loading = Loading { profile: options.profile > 0, chooser: Some(&mut tuner), ..Loading::default() };
+    let chooser: Option<&mut dyn Chooser> = if config.workers.on() { None } else { Some(&mut tuner) };
+    let loading = Loading { profile: options.profile > 0, chooser, ..Loading::default() };
     let session = load(&data.shape, config, data.samples.max_bag(), &options.dir, loading)?;
     let found = tuner.found;
     found.warnings.iter().for_each(|text| observe(&Event::Warning(text)));

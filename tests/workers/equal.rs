@@ -163,3 +163,17 @@ fn error_feedback_of_large_mlps_is_saved() {
     assert!(errors.len() == 3 && errors.iter().all(|(_, values)| values.len() > 9_000_000));
     assert!(errors[1].1.iter().any(|v| *v != 0.0), "of rank 1, through the slices");
 }
+
+#[test]
+fn workers_are_not_tuned() {
+    let config = dqrm::train::resolve(&config(2, 64)).unwrap();
+    let data = dqrm::train::assemble(&config, &mut |_, _, _| {}).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let tuning = dqrm::tuning_file::Tuning { mode: dqrm::tuning_file::Tune::Cached, cache: None };
+    let ranks = dqrm::train::Ranks::Simulated { network: None };
+    let options = dqrm::train::Options { dir: folder.path().join("run"), start: Start::Fresh, stop: &stop, ranks, profile: 0, tuning };
+    let error = dqrm::train::run_on(&config, data, options, &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("--tune"), "{error}");
+    assert!(!folder.path().join("run").exists());
+}

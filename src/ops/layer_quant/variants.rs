@@ -7,9 +7,10 @@ use Form::{Storage, Texels, Texels4};
 const SOURCE: &str = include_str!("../../../shaders/variants/layer_quant_texels.wgsl");
 const ENTRY: &str = "layer_quant_texels";
 
-/// Few enough turns of a loop for one invocation: two loops over a row, one over what lies behind the weights.
+/// Few enough turns of a loop for one invocation (two loops over a row, one over what lies behind the weights) and few
+/// enough workgroups.
 fn suits(job: &Job<'_>) -> bool {
-    job.param(0) <= 15_000
+    job.param(0) <= 15_000 && job.param(1).div_ceil(8) <= 65_535
 }
 
 fn grid(job: &Job<'_>) -> [u32; 3] {
