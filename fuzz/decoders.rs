@@ -11,8 +11,8 @@ use dqrm::dist::frame;
 use dqrm::dist::ids as worker;
 use dqrm::dist::launch::{self, Flags, hosts};
 use dqrm::packed::Packed;
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use tempfile::TempDir;
 
 /// A packed model.
 pub(crate) fn packed(bytes: &[u8]) {
@@ -69,16 +69,15 @@ pub(crate) fn text(bytes: &[u8]) {
     }
 }
 
-/// A file of this process to put bytes into, for readers that map files.
-fn scratch(name: &str) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("dqrm-fuzz-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder for temporary files");
-    folder.join(name)
+/// A folder to put bytes into, for readers that map files. It goes when it is dropped.
+fn scratch() -> TempDir {
+    tempfile::Builder::new().prefix("dqrm-fuzz-").tempdir().expect("a folder for temporary files")
 }
 
 /// Parquet, under the usual names of columns.
 pub(crate) fn parquet(bytes: &[u8]) {
-    let path = scratch("input.parquet");
+    let folder = scratch();
+    let path = folder.path().join("input.parquet");
     std::fs::write(&path, bytes).expect("a temporary file");
     let file = path.display().to_string();
     let Ok(schema) = columnar::usual_schema(&file) else { return };
@@ -100,13 +99,13 @@ const PREPARED_ROWS: u64 = 40;
 fn prepared_files() -> &'static [(&'static str, Vec<u8>)] {
     static FILES: OnceLock<Vec<(&str, Vec<u8>)>> = OnceLock::new();
     FILES.get_or_init(|| {
-        let (text, folder) = (scratch("rows.tsv"), scratch("made"));
+        let scratch = scratch();
+        let (text, folder) = (scratch.path().join("rows.tsv"), scratch.path().join("made"));
         let lines: String = (0..PREPARED_ROWS).map(|i| format!("{}\t{i}\t{}\t{},{}\n", i % 2, i % 7, i % 5, i % 3)).collect();
         std::fs::write(&text, lines).expect("a temporary file");
         let data = Data { files: vec![text.display().to_string()], format: Format::Text, ..Data::default() };
         let schema = Schema { multi_hot: vec![dqrm::config::Column::Number(4)], ..Schema::criteo(1, 1) };
         let making = dataset::Making { stop: None, restart: true, mark_every: None, watch: &mut |_, _, _| {} };
-        let _ = std::fs::remove_dir_all(&folder);
         dataset::to_folder(&data, &schema, None, None, &folder, making).expect("rows that can be prepared");
         let read = |name| (name, std::fs::read(folder.join(name)).expect("a file that was prepared"));
         ["rows.bin", "index.bin", "ids.bin", "sums.bin", "meta.json"].map(read).to_vec()
@@ -116,16 +115,15 @@ fn prepared_files() -> &'static [(&'static str, Vec<u8>)] {
 /// Prepared data: the bytes are differences to the files of a sound folder, one behind the other; what is left over lengthens
 /// the last.
 pub(crate) fn prepared(bytes: &[u8]) {
-    let (folder, mut changes) = (scratch("changed"), bytes.iter());
-    std::fs::create_dir_all(&folder).expect("a folder for temporary files");
+    let (folder, mut changes) = (scratch(), bytes.iter());
     for (name, file) in prepared_files() {
         let mut file: Vec<u8> = file.iter().map(|byte| byte ^ changes.next().unwrap_or(&0)).collect();
         if *name == "meta.json" {
             file.extend(changes.by_ref());
         }
-        std::fs::write(folder.join(name), file).expect("a temporary file");
+        std::fs::write(folder.path().join(name), file).expect("a temporary file");
     }
-    let Ok(prepared) = dataset::open_folder(&folder) else { return };
+    let Ok(prepared) = dataset::open_folder(folder.path()) else { return };
     for row in 0..prepared.len() {
         let mut block = Block::new();
         if prepared.fetch(&[row], &mut block).is_ok() {

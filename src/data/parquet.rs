@@ -235,7 +235,8 @@ impl ParquetSource {
             if open_bytes > limits::MAX_OPEN {
                 let most = limits::MAX_OPEN;
                 return Err(fail(format!(
-                    "pages and dictionaries of its columns have {open_bytes} bytes and more at once; at most {most} are possible"
+                    "pages and dictionaries of its columns have {open_bytes} bytes and more at once; at most {most} are possible; write the file with \
+                     smaller pages or row groups"
                 )));
             }
             longest = longest.max(count / rows.max(1) as u64);
@@ -253,7 +254,9 @@ impl ParquetSource {
         if size <= limits::MAX_CHUNK && count <= most.max(rows as u64) {
             return Ok(());
         }
-        Err(format!("has {count} values in {size} bytes; at most {most} in {} are possible", limits::MAX_CHUNK))
+        let bytes = limits::MAX_CHUNK;
+        let advice = if size > bytes { "; write the file with smaller row groups" } else { "" };
+        Err(format!("has {count} values in {size} bytes; at most {most} in {bytes} are possible{advice}"))
     }
 
     /// The next rows of a group.

@@ -2,7 +2,7 @@
 
 use super::{Assembled, Preparing, assemble, broken, folder, memory, resolve, schema, stream, tables};
 use crate::checkpoint::Checkpoint;
-use crate::config::{Config, Device, Format, Ids, OnBadRow, Optim, Schema, Shape, Workers};
+use crate::config::{Column, Config, Device, Format, Ids, OnBadRow, Optim, Schema, Shape, Workers};
 use crate::data::binary::Binary;
 use crate::data::dataset;
 use crate::data::ids::Mapper;
@@ -203,7 +203,10 @@ impl Trained {
         }
         if dataset::is_folder(files) {
             let prepared = dataset::open_folder(Path::new(&files[0]))?;
-            self.check_columns(&files[0], &prepared.settings().schema)?;
+            let found = prepared.settings().schema;
+            if let Some(how) = differs(&self.schema, &found, prepared.mapper().is_dictionary(), labelled) {
+                return Err(Error::Config(format!("`{}` {how}; prepare the files with the model's data.schema", files[0])));
+            }
             let prepared = prepared.renumbered(&self.mapper)?;
             let (skipped, messages) = (prepared.skipped(), prepared.messages().to_vec());
             let samples = self.score_samples(Arc::new(prepared), labelled, each)?;
@@ -236,21 +239,6 @@ impl Trained {
         Ok(scored)
     }
 
-    /// Prepared data has the model's columns, read as the model reads them.
-    fn check_columns(&self, folder: &str, found: &Schema) -> Result<()> {
-        let columns = |s: &Schema| (s.dense.len(), s.categorical.len(), s.multi_hot.len());
-        let own = &self.schema;
-        let differs = match () {
-            () if columns(found) != columns(own) => {
-                format!("has {:?} dense, categorical and multi-hot columns, but the model has {:?}", columns(found), columns(own))
-            }
-            () if found.dense_log != own.dense_log => "takes logarithms of its dense columns otherwise than the model".into(),
-            () if found.id_text != own.id_text => format!("reads categories as {:?}, but the model as {:?}", found.id_text, own.id_text),
-            () => return Ok(()),
-        };
-        Err(Error::Config(format!("`{folder}` {differs}; prepare the files with the model's data.schema")))
-    }
-
     /// The same for all of `samples`, whose rows must be numbered as the model's; gives their number.
     fn score_samples(&mut self, samples: Arc<dyn Samples>, labelled: bool, each: &mut Each<'_>) -> Result<u64> {
         let (order, batch) = (Order { range: 0..samples.len(), shuffle: None, share: Share::default() }, self.config.train.eval_batch);
@@ -281,6 +269,34 @@ impl Trained {
             labels.extend(&batch.labels);
         }
         Ok(Summary::from_logits(&logits, &labels))
+    }
+}
+
+/// Why prepared data with the schema `found` does not have a model's columns, read as the model reads them. How categories were
+/// spelled matters where the folder keeps them in a `dictionary`, and from where on a label is positive where labels are used.
+fn differs(own: &Schema, found: &Schema, dictionary: bool, labelled: bool) -> Option<String> {
+    let counts = |s: &Schema| (s.dense.len(), s.categorical.len(), s.multi_hot.len());
+    if counts(found) != counts(own) {
+        return Some(format!("has {:?} dense, categorical and multi-hot columns, but the model has {:?}", counts(found), counts(own)));
+    }
+    let inputs = |s: &Schema| [s.dense.clone(), s.categorical.clone(), s.multi_hot.clone()].concat();
+    for (found, own) in inputs(found).iter().zip(&inputs(own)) {
+        // a number says where a column stands, not what it holds
+        if let (Column::Name(found), Column::Name(own)) = (found, own)
+            && found != own
+        {
+            return Some(format!("has the column `{found}` where the model has `{own}`"));
+        }
+    }
+    match () {
+        () if found.dense_log != own.dense_log => Some("takes logarithms of its dense columns otherwise than the model".into()),
+        () if dictionary && found.id_text != own.id_text => {
+            Some(format!("reads categories as {:?}, but the model as {:?}", found.id_text, own.id_text))
+        }
+        () if labelled && found.label_threshold != own.label_threshold => {
+            Some(format!("counts labels from {} on as positive, but the model from {} on", found.label_threshold, own.label_threshold))
+        }
+        () => None,
     }
 }
 
@@ -340,4 +356,31 @@ fn max_bag(config: &Config, shape: &Shape, schema: &Schema) -> Vec<usize> {
     }
     let one = schema.categorical.iter().map(|_| 1);
     one.chain(schema.multi_hot.iter().map(|_| schema.multi_hot_max)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::IdText;
+
+    #[test]
+    fn prepared_data_is_compared_where_it_matters() {
+        let names = |names: &[&str]| names.iter().map(|&name| Column::Name(name.into())).collect::<Vec<_>>();
+        let own = Schema { header: true, dense: names(&["a", "b"]), categorical: names(&["c"]), ..Schema::default() };
+        let says = |found: &Schema, dictionary, labelled| differs(&own, found, dictionary, labelled).unwrap_or_default();
+        assert_eq!(says(&own, true, true), "");
+        let swapped = Schema { dense: names(&["b", "a"]), ..own.clone() };
+        assert_eq!(says(&swapped, true, true), "has the column `b` where the model has `a`");
+        assert!(says(&Schema { categorical: names(&["d"]), ..own.clone() }, false, false).contains("`d` where the model has `c`"));
+        let numbered = Schema { id_text: IdText::Text, ..Schema::criteo(2, 1) };
+        assert_eq!(says(&numbered, true, true), "", "numbers are no names");
+        assert!(says(&Schema { multi_hot: names(&["m"]), ..own.clone() }, true, true).contains("(2, 1, 1)"));
+        assert!(says(&Schema { dense_log: false, ..own.clone() }, false, false).contains("logarithms"));
+        let hex = Schema { id_text: IdText::Hex, ..own.clone() };
+        assert!(says(&hex, true, true).contains("categories as Hex"));
+        assert_eq!(says(&hex, false, true), "", "the folder holds row numbers");
+        let stars = Schema { label_threshold: 4.0, ..own.clone() };
+        assert!(says(&stars, true, true).contains("from 4 on as positive, but the model from 0.5 on"));
+        assert_eq!(says(&stars, true, false), "", "labels are not used");
+    }
 }

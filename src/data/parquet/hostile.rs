@@ -29,7 +29,8 @@ fn field(step: u8, value: i64) -> Vec<u8> {
 fn header(kind: u8, decompressed: i64, compressed: i64, values: i64) -> Vec<u8> {
     let number = [(5, 0), (7, 2), (8, 3)].into_iter().find(|(k, _)| *k == kind).map_or(0, |(_, number)| number);
     // what else the decoder asks for: how values and levels are written
-    let inner = [vec![(kind - 3) << 4 | 12], field(1, values), field(1, 0), field(1, 3), field(1, 3), vec![0]].concat();
+    let more = if kind == 7 { vec![] } else { [field(1, 3), field(1, 3)].concat() };
+    let inner = [vec![(kind - 3) << 4 | 12], field(1, values), field(1, 0), more, vec![0]].concat();
     [field(1, number), field(1, decompressed), field(1, compressed), inner, vec![0]].concat()
 }
 
@@ -80,6 +81,79 @@ fn a_damaged_page_header_is_refused() {
     for end in 1..whole.len() {
         refused(&whole[..end], INTS, "header is damaged");
     }
+}
+
+/// A field with its number in full, of this type.
+fn full(id: i64, kind: u8, value: i64) -> Vec<u8> {
+    [vec![kind], varint((id << 1 ^ id >> 63) as u64), field(1, value).split_off(1)].concat()
+}
+
+/// A data page whose header says `size` where the bytes when decompressed belong.
+fn sized(size: &[u8]) -> Vec<u8> {
+    [&field(1, 0), size, &header(5, 0, 4, 4)[4..]].concat()
+}
+
+#[test]
+fn a_size_under_another_type_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let large = field(1, i64::from(i32::MAX));
+    assert_eq!(sized(&large), header(5, i64::from(i32::MAX), 4, 4));
+    for kind in (0..16).filter(|&kind| kind != 5) {
+        let lie = sized(&[&[0x10 | kind], &large[1..]].concat());
+        refused(&lie, INTS, "header is damaged");
+        let error = forged(folder.path(), &lie).unwrap_err().to_string();
+        assert!(error.contains("forged.parquet`, row group 0: column `\"label\"`: a page's header is damaged"), "{error}");
+    }
+    let values = [header(5, 9, 9, i64::from(i32::MAX)), vec![0; 9]].concat();
+    let place = header(5, 9, 9, 0).len() - 10;
+    assert_eq!(values[place..place + 2], [0x15, 0xfe]);
+    for kind in [4, 6] {
+        let mut lie = values.clone();
+        lie[place] = 0x10 | kind;
+        refused(&lie, Chunk { list: true, ..INTS }, "header is damaged");
+    }
+}
+
+#[test]
+fn a_size_that_comes_twice_is_refused() {
+    let large = i64::from(i32::MAX);
+    refused(&sized(&[field(1, 4), full(2, 5, large)].concat()), INTS, "header is damaged");
+    refused(&sized(&[full(3, 5, 4), full(2, 5, large)].concat()), INTS, "header is damaged");
+    let two = header(5, 4, 0, 4);
+    let (end, second) = (two.len() - 1, header(8, 4, 0, 4).split_off(6));
+    assert_eq!(second[0], 0x5c);
+    refused(&[&two[..end], &[0x3c], &second[1..]].concat(), INTS, "header is damaged");
+}
+
+#[test]
+fn a_field_whose_number_has_more_than_sixteen_bits_is_refused() {
+    refused(&sized(&full(65_538, 5, i64::from(i32::MAX))), INTS, "header is damaged");
+    assert_eq!(limits::pages(&[sized(&full(2, 5, 4)), vec![0; 4]].concat(), INTS), Ok(4));
+}
+
+#[test]
+fn numbers_of_more_than_32_bits_are_refused() {
+    let more = 1 << 32;
+    refused(&header(5, more, 0, 1), INTS, "header is damaged");
+    refused(&header(5, 0, more, 1), INTS, "header is damaged");
+    refused(&header(5, 0, 0, more + 1), INTS, "header is damaged");
+    refused(&header(7, 0, 0, more), INTS, "header is damaged");
+}
+
+#[test]
+fn negative_counts_and_levels_are_refused() {
+    refused(&header(5, 0, 0, -1), INTS, "says that it has -1 values");
+    refused(&header(8, 0, 0, -1), INTS, "says that it has -1 values");
+    refused(&header(7, 0, 0, -1), INTS, "a dictionary says that it has -1 values");
+    let levels = |first: i64, second: i64| {
+        let head = header(8, 4, 4, 4);
+        let tail = [field(1, first), field(1, second), vec![0, 0, 9, 9, 9, 9]].concat();
+        [&head[..head.len() - 2], &tail].concat()
+    };
+    refused(&levels(-1, 2), INTS, "says that it has -1 bytes of levels");
+    refused(&levels(2, -1), INTS, "says that it has -1 bytes of levels");
+    refused(&levels(2, 3), INTS, "says that it has 5 bytes of levels in 4 bytes");
+    assert_eq!(limits::pages(&levels(2, 2), INTS), Ok(4));
 }
 
 #[test]
@@ -172,6 +246,39 @@ fn a_schema_that_promises_columns_is_refused() {
 }
 
 #[test]
+fn a_schema_under_other_types_or_numbers_is_refused() {
+    let whole = schema(&[2, 0, 0]);
+    assert_eq!(limits::footer(&file(&whole)), Ok(()));
+    let damaged = |bytes: &[u8], what: &str| assert_eq!(limits::footer(&file(bytes)), Err("its footer is damaged".into()), "{what}");
+    // version; list of elements; elements of name and number of children
+    assert_eq!(whole[..9], [0x15, 4, 0x19, 0xfc, 3, 0x48, 1, b'x', 0x15]);
+    for (at, byte, what) in [
+        (0, 0x18, "a version that is text"),
+        (2, 0x1a, "a set of elements"),
+        (3, 0xf8, "elements that are texts"),
+        (5, 0x4c, "a name that is a structure"),
+        (8, 0x16, "children of 64 bits"),
+        (8, 0x14, "children of 16 bits"),
+    ] {
+        let mut lie = whole.clone();
+        lie[at] = byte;
+        damaged(&lie, what);
+    }
+    let element = |rest: &[u8]| [&[0x15, 4, 0x19, 0x1c, 0x48, 1, b'x'], rest, &[0, 0]].concat();
+    assert_eq!(limits::footer(&file(&element(&field(1, 0)))), Ok(()));
+    damaged(&element(&[field(1, 0), full(5, 5, 9)].concat()), "children twice");
+    damaged(&element(&full(65_541, 5, 9)), "a number of seventeen bits");
+    damaged(&element(&field(1, 1 << 32)), "children of 33 bits");
+    // logical types: text; a moment in milliseconds; a whole number
+    for honest in [&[0x6c, 0x1c, 0, 0][..], &[0x6c, 0x8c, 0x11, 0x1c, 0x1c, 0, 0, 0, 0], &[0x6c, 0xac, 0x13, 32, 0x11, 0, 0]] {
+        assert_eq!(limits::footer(&file(&element(honest))), Ok(()), "{honest:?}");
+    }
+    for lie in [&[0x6c, 0x18, 0, 0][..], &[0x6c, 0x8c, 0x11, 0x1c, 0x17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[0x6c, 0xac, 0x18, 0, 0, 0]] {
+        damaged(&element(lie), &format!("{lie:?}"));
+    }
+}
+
+#[test]
 fn lz4_frames_are_refused() {
     for magic in [0x184d_2204u32, 0x184c_2102, 0x184d_2a53] {
         let page = [header(5, 9, 8, 1), magic.to_le_bytes().to_vec(), vec![0; 4]].concat();
@@ -203,6 +310,16 @@ fn more_lengths_than_values_are_refused() {
         assert!(error.contains("more than its header says"), "{error}");
     }
     assert_eq!(limits::texts(&text_page(Encoding::DELTA_BYTE_ARRAY, two(lengths(10, 0), lengths(10, 1)), 10), 0, 0), Ok(()));
+}
+
+#[test]
+fn endless_lengths_of_empty_texts_are_refused() {
+    for (count, fits) in [(MAX_VALUES, true), (MAX_VALUES + 1, false)] {
+        let page = text_page(Encoding::DELTA_LENGTH_BYTE_ARRAY, lengths(count, 0), u32::MAX);
+        let found = limits::texts(&page, 0, 0);
+        assert_eq!(found.is_ok(), fits, "{found:?}");
+        assert!(fits || found.unwrap_err().contains("or more than 8388608; if they are that many, write the file with smaller pages"));
+    }
 }
 
 #[test]

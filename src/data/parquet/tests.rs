@@ -293,15 +293,8 @@ fn damaged_files_are_errors() {
     assert!(refused > 300, "{refused}");
 }
 
-/// The most memory this process ever asked for, in bytes, where the system says.
-fn asked() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmPeak")).unwrap_or("");
-    line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).unwrap_or(0) << 10
-}
-
 #[test]
-fn every_altered_byte_gives_an_answer_in_bounded_memory() {
+fn every_altered_byte_gives_an_error_or_few_rows() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.parquet");
     let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).set_statistics_enabled(EnabledStatistics::None);
@@ -314,17 +307,21 @@ fn every_altered_byte_gives_an_answer_in_bounded_memory() {
         Ok::<RawBlock, Error>(raw)
     };
     assert_eq!(read().unwrap().samples, 4);
-    let before = asked();
+    let mut refused = 0;
     for at in 0..good.len() {
         for change in [1, 0x80, 0xff] {
             let mut bytes = good.clone();
             bytes[at] ^= change;
             std::fs::write(&path, &bytes).unwrap();
-            if let Ok(raw) = read() {
-                assert_eq!(raw.offsets.len(), 2 * raw.samples + 1, "byte {at}");
+            match read() {
+                Ok(raw) => {
+                    assert!(raw.offsets.len() == 2 * raw.samples + 1 && raw.samples <= 4, "byte {at}");
+                    let rooms = [raw.labels.capacity(), raw.dense.capacity(), raw.keys.capacity(), raw.offsets.capacity()];
+                    assert!(rooms.iter().all(|&room| room < 1 << 10), "byte {at}: {rooms:?}");
+                }
+                Err(_) => refused += 1,
             }
         }
     }
-    let more = asked() - before;
-    assert!(more < 2 << 30, "{more} bytes");
+    assert!(refused > good.len() / 2, "{refused}");
 }

@@ -15,9 +15,12 @@ pub(super) struct Thrift<'a> {
 /// What stands in front of a field: its number and type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Field {
-    pub(super) id: i64,
+    pub(super) id: i16,
     pub(super) kind: u8,
 }
+
+/// The types of a structure's fields that the decoder knows: it goes by their numbers and does not look at the types.
+pub(super) type Shape = [(i16, u8)];
 
 /// Types of fields.
 pub(super) mod kind {
@@ -76,17 +79,22 @@ impl<'a> Thrift<'a> {
         Some((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
-    /// What stands in front of the field after the one numbered `last`; `Some(None)` ends a structure.
-    pub(super) fn field(&mut self, last: i64) -> Option<Option<Field>> {
+    /// A whole number of 32 bits; a larger one is damage.
+    pub(super) fn i32(&mut self) -> Option<i32> {
+        i32::try_from(self.int()?).ok()
+    }
+
+    /// What stands in front of the field after the one numbered `last`; `Some(None)` ends a structure. Numbers rise.
+    fn field(&mut self, last: i16) -> Option<Option<Field>> {
         let byte = self.byte()?;
         if byte == 0 {
             return Some(None);
         }
         let id = match byte >> 4 {
-            0 => self.int()?,
-            more => last.checked_add(i64::from(more))?,
+            0 => i16::try_from(self.int()?).ok()?,
+            more => last.checked_add(i16::from(more))?,
         };
-        Some(Some(Field { id, kind: byte & 15 }))
+        (id > last).then_some(Some(Field { id, kind: byte & 15 }))
     }
 
     /// The number of a list's elements, and their type.
@@ -97,10 +105,15 @@ impl<'a> Thrift<'a> {
         (size <= (self.bytes.len() - self.at) as u64).then_some((size, byte & 15))
     }
 
-    /// Reads a structure; `each` reads the value of a field or says that it does not want it.
-    pub(super) fn structure(&mut self, mut each: impl FnMut(&mut Thrift<'a>, Field) -> Option<bool>) -> Option<()> {
+    /// Reads a structure, whose known fields have the types of `shape`; `each` reads the value of a field or says that it does not
+    /// want it.
+    pub(super) fn structure(&mut self, shape: &Shape, mut each: impl FnMut(&mut Thrift<'a>, Field) -> Option<bool>) -> Option<()> {
         let mut last = 0;
         while let Some(field) = self.field(last)? {
+            let kind = if field.kind == kind::FALSE { kind::TRUE } else { field.kind };
+            if shape.iter().any(|&(id, known)| id == field.id && known != kind) {
+                return None;
+            }
             if !each(self, field)? {
                 self.skip(field.kind, MAX_DEPTH)?;
             }
@@ -124,15 +137,15 @@ impl<'a> Thrift<'a> {
             }
             kind::LIST | kind::SET => {
                 let (size, kind) = self.list()?;
-                // in a list, truth is a byte
-                let kind = if kind <= kind::FALSE { kind::BYTE } else { kind };
+                // truths in a list, which Parquet does not have here, are a byte each, but the decoder passes over none
+                if kind <= kind::FALSE && size > 0 {
+                    return None;
+                }
                 (0..size).try_for_each(|_| self.skip(kind, depth))
             }
             kind::STRUCT => {
-                let mut last = 0;
-                while let Some(field) = self.field(last)? {
+                while let Some(field) = self.field(0)? {
                     self.skip(field.kind, depth)?;
-                    last = field.id;
                 }
                 Some(())
             }
@@ -158,13 +171,13 @@ mod tests {
             }
             Some(f.id == 1 || f.id == 7)
         };
-        thrift.structure(each).unwrap();
+        thrift.structure(&[(1, kind::I32), (5, kind::TRUE), (7, kind::I64)], each).unwrap();
         assert_eq!((found, thrift.read()), (vec![-3, 300], bytes.len() - 1));
     }
 
     #[test]
     fn lies_end_it() {
-        let ends = |bytes: &[u8]| Thrift::new(bytes).structure(|_, _| Some(false)).is_none();
+        let ends = |bytes: &[u8]| Thrift::new(bytes).structure(&[(2, kind::I32), (3, kind::TRUE)], |_, _| Some(false)).is_none();
         assert!(ends(&[0x18, 0xff, 0xff, 0xff, 0xff, 0x7f, 1, 0]), "text of 32 GiB");
         assert!(ends(&[0x19, 0xf3, 0xff, 0xff, 0x3f, 1, 0]), "a list of a million bytes");
         assert!(ends(&[0x16, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1, 0]), "a number of 84 bits");
@@ -172,5 +185,24 @@ mod tests {
         assert!(!ends(&[vec![0x1c; 60], vec![0; 61]].concat()), "sixty");
         assert!(ends(&[0x15, 2]), "no end");
         assert!(ends(&[0x1e, 0]), "an unknown type");
+        assert!(ends(&[0x19, 0x11, 1, 0]), "a list of truths");
+        assert!(!ends(&[0x25, 2, 0]), "the known type");
+        assert!(ends(&[0x26, 2, 0]) && ends(&[0x24, 2, 0]), "a number of another width under a known number");
+        assert!(!ends(&[0x31, 0]) && !ends(&[0x32, 0]) && ends(&[0x33, 0, 0]), "true and false, no byte");
+        assert!(ends(&[0x20, 0]), "an end that is none");
+    }
+
+    #[test]
+    fn numbers_of_fields_rise_and_have_sixteen_bits() {
+        let ends = |bytes: &[u8]| Thrift::new(bytes).structure(&[], |_, _| Some(false)).is_none();
+        assert!(!ends(&[0x15, 2, 0x05, 6, 2, 0]), "1, then 3 in full");
+        assert!(ends(&[0x25, 2, 0x05, 4, 2, 0]), "2 twice");
+        assert!(ends(&[0x35, 2, 0x05, 4, 2, 0]), "3, then 2");
+        assert!(ends(&[0x05, 3, 2, 0]), "-2");
+        assert!(ends(&[0x05, 0, 2, 0]), "0");
+        assert!(ends(&[0x05, 0x84, 0x80, 8, 2, 0]), "65538, which is 2 in sixteen bits");
+        assert!(ends(&[0x05, 0xfe, 0xff, 3, 2, 0x15, 2, 0]), "32767, and one more");
+        assert_eq!(Thrift::new(&[0x82, 0x80, 0x80, 0x80, 0x20]).i32(), None, "2^32 + 1");
+        assert_eq!(Thrift::new(&[0xff, 0xff, 0xff, 0xff, 0x0f]).i32(), Some(i32::MIN));
     }
 }

@@ -51,7 +51,9 @@ impl Limited {
             let before = budget.load(Ordering::Relaxed);
             if before == 0 {
                 let most = limits::MAX_VALUES;
-                return Err(ParquetError::General(format!("lists of a few rows have more than {most} values, which is the most at once")));
+                return Err(ParquetError::General(format!(
+                    "lists of a few rows have more than {most} values, which is the most at once; write the file with smaller pages"
+                )));
             }
             budget.store(before.saturating_sub(values), Ordering::Relaxed);
         }
