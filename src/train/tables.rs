@@ -104,7 +104,8 @@ mod tests {
     fn tables_that_the_system_gives_no_memory_for_get_a_file() {
         let dir = tempfile::tempdir().unwrap();
         let place = |rows: &[u64], available| {
-            let (shape, config) = hosted(rows);
+            let (mut shape, config) = hosted(&[9]);
+            shape.rows = rows.to_vec();
             on_host(&shape, &config, &vec![1; rows.len()], dir.path(), available).map(|store| store.place()).map_err(|e| e.to_string())
         };
         assert_eq!(place(&[9, 70], Some(1 << 30)).unwrap(), "memory");
