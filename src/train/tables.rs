@@ -78,8 +78,8 @@ mod tests {
 
     /// Tables on the host with the shape of their model.
     fn hosted(rows: &[u64]) -> (Shape, Config) {
-        let mut config = Config::default();
-        config.model = Model { tables: TablePlace::Host, rows: Some(rows.to_vec()), ..Model::default() };
+        let model = Model { tables: TablePlace::Host, rows: Some(rows.to_vec()), ..Model::default() };
+        let mut config = Config { model, ..Config::default() };
         (config.train.batch, config.train.eval_batch) = (1, 1);
         (config.model.shape(None, None).unwrap(), config)
     }
