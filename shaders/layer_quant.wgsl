@@ -1,6 +1,6 @@
 // Fake quantization of one layer of the MLPs, weights and bias together, a scale for each output row.
-//   scale[o] = max(max over i of |w[o, i]|, 1e-8) / n
-//   q[o, i]  = clamp(round(w[o, i] / scale[o]), -n - 1, n) * scale[o], and the bias of row o likewise
+//   layer_quant  scale[o] = max(max over i of |w[o, i]|, 1e-8) / n
+//                q[o, i]  = clamp(round(w[o, i] / scale[o]), -n - 1, n) * scale[o], the bias of row o likewise
 // arXiv 2410.20046, section 3.3; `QuantLinear` of the published code.
 
 struct LayerQuantParams {

@@ -52,7 +52,7 @@ impl Session {
         let wanted = RowLayout::of(shape, config);
         match (&loading.store, config.model.tables) {
             (None, TablePlace::Host) => {
-                let text = "tables on the host need a file for their rows: use `Session::load_hosted`, or model.tables = \"device\"";
+                let text = "tables on the host need a store for their rows: use `Session::load_hosted`, or model.tables = \"device\"";
                 return Err(Error::Config(text.into()));
             }
             (Some(store), place) if place != TablePlace::Host || *store.layout() != wanted => {
