@@ -63,7 +63,7 @@ pub struct TrainArgs {
     /// Where the tables live: in the device's memory, or on the host, from where a step's rows go to the device and back [default: the file's, else device]
     #[arg(long, value_name = "device|host", value_parser = choice::<TablePlace>, help_heading = "Model")]
     pub tables: Option<TablePlace>,
-    /// Keep tables on the host in a file in this folder, which vanishes with the run [default: in memory where they take at most half of what is free, else in the run's folder]
+    /// Keep tables on the host in a file in this folder, which vanishes with the run [default: in memory where they take at most half of what is free and the rest of the model fits too, else in the run's folder]
     #[arg(long, value_name = "DIR", help_heading = "Model")]
     pub table_dir: Option<String>,
     /// Start from a PyTorch-named state dict (emb_l.0.weight, bot_l.0.weight, top_l.0.bias …)

@@ -99,7 +99,7 @@ pub struct Model {
     #[serde(skip_serializing_if = "TablePlace::is_default")]
     pub tables: TablePlace,
     /// The folder of the file that holds the tables while a run lasts, with `tables = "host"`. Left out, they are kept in memory where
-    /// they take at most half of what is free, and else in a file in the run's own folder.
+    /// they take at most half of what is free and the rest of the model fits too, else in a file in the run's own folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub table_dir: Option<String>,
 }
