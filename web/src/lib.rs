@@ -6,6 +6,7 @@
 use wasm_bindgen::prelude::*;
 
 mod devices;
+mod panics;
 
 pub use devices::devices;
 
