@@ -12,7 +12,7 @@ export function ticks(low, high, wanted) {
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((value) => value >= rough * 0.999) ?? power * 10;
   const first = Math.ceil(low / step - 1e-9);
   const found = [];
-  for (let at = first; at * step <= high + step * 1e-9; at += 1) found.push(at * step);
+  for (let at = first + 0; at * step <= high + step * 1e-9; at += 1) found.push(at * step + 0);
   const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   return { values: found, digits: Math.min(4, digits) };
 }

@@ -20,9 +20,13 @@ export class Engine {
   #worker;
   #closed = false;
 
-  /** @param {string} device "auto", "gpu" or "cpu" */
-  constructor(device) {
+  /**
+   * @param {string} device "auto", "gpu" or "cpu"
+   * @param {(error: Error) => void} lost told when the engine cannot go on: a lost device, a trap in WebAssembly
+   */
+  constructor(device, lost) {
     this.device = device;
+    this.lost = lost;
     this.#worker = new Worker(new URL('./worker.js', import.meta.url), { type: 'module' });
     this.#worker.onmessage = ({ data }) => this.#received(data);
     this.#worker.onerror = (event) => {
@@ -59,8 +63,10 @@ export class Engine {
     if (!request) return;
     if (progress !== undefined) return request.progress?.(progress);
     this.#waiting.delete(id);
-    if (error === undefined) request.resolve(value);
-    else request.reject(error.cancelled ? new Cancelled() : new Error(error.message));
+    if (error === undefined) return request.resolve(value);
+    const reason = error.cancelled ? new Cancelled() : new Error(error.message);
+    request.reject(reason);
+    if (error.fatal) this.lost(reason);
   }
 
   #failed(error) {

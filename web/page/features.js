@@ -4,14 +4,17 @@ import { count, h } from './dom.js';
 
 /**
  * A column of `model/clicks.json`.
- * @typedef {{name: string, label: string, kind: 'visitor' | 'ad' | 'context', type: 'category' | 'number' | 'set',
- *   values?: string[], min?: number, max?: number, step?: number, unit?: string}} Column
+ * @typedef {{name: string, label: string, kind: 'visitor' | 'ad' | 'context', type: 'category' | 'number' | 'set' | 'id',
+ *   values?: string[], min?: number, max?: number, step?: number, unit?: string}} Column an `id` has no control
  * @typedef {{title: string, values: Record<string, any>}} Ad
  * @typedef {Record<string, any>} Visitor
  */
 
-/** Columns that a visitor has, the ads' left out. @param {Column[]} columns */
-export const asked = (columns) => columns.filter(({ kind }) => kind !== 'ad');
+/** Controls that are always in sight, where there are such columns. */
+const FIRST = ['interests', 'device', 'site', 'hour', 'age'];
+
+/** Columns that the reader may change: the ads' are given, and so are numbers that only name somebody. @param {Column[]} columns */
+export const asked = (columns) => columns.filter(({ kind, type }) => kind !== 'ad' && type !== 'id');
 
 /**
  * One row of text a candidate, columns in the model's order.
@@ -51,9 +54,9 @@ export function addressOf(columns, visitor) {
   return `#${given.toString().replaceAll('%2C', ',')}`;
 }
 
-/** Somebody else, by chance. @param {Column[]} columns */
-export function anybody(columns) {
-  const visitor = {};
+/** Somebody else, by chance. @param {Column[]} columns @param {Visitor} defaults for what has no control */
+export function anybody(columns, defaults) {
+  const visitor = { ...defaults };
   const pick = (values) => values[Math.floor(Math.random() * values.length)];
   for (const { name, type, values, min = 0, max = 100 } of asked(columns)) {
     if (type === 'number') visitor[name] = min + Math.floor(Math.random() * (max - min + 1));
@@ -69,23 +72,29 @@ export function anybody(columns) {
  */
 export function controls(columns, visitor, changed) {
   const readers = new Map();
-  const now = () => Object.fromEntries([...readers].map(([name, { get }]) => [name, get()]));
+  const now = () => ({ ...visitor, ...Object.fromEntries([...readers].map(([name, { get }]) => [name, get()])) });
   const listener = () => changed(now());
-  const parts = asked(columns).map((column) => {
+  const first = [];
+  const more = [];
+  for (const column of [...asked(columns)].sort((a, b) => place(a) - place(b))) {
     const made = maker(column)(column, visitor[column.name], listener);
     readers.set(column.name, made);
-    return made.element;
-  });
+    (FIRST.includes(column.name) ? first : more).push(made.element);
+  }
+  const folded = h('details', { class: 'more', open: matchMedia('(min-width: 1121px)').matches }, h('summary', {}, 'More about the visit'), h('div', {}, ...more));
   return {
-    parts,
-    now,
+    first,
+    more: more.length > 0 ? folded : '',
     /** @param {Visitor} next */
     set(next) {
       for (const [name, { set }] of readers) set(next[name]);
-      changed(now());
+      listener();
     },
   };
 }
+
+/** Sets first, then what is always in sight, then choices before sliders. */
+const place = ({ name, type }) => (FIRST.includes(name) ? FIRST.indexOf(name) : FIRST.length + (type === 'number' ? 1 : 0));
 
 /** Long categories of plain numbers, such as hours, are easier to slide through. */
 function maker({ type, values = [] }) {

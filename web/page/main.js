@@ -45,7 +45,7 @@ function explain(devices, used, asked) {
 /** Starts, or starts anew, with a device. @param {string} device */
 async function start(device) {
   engine?.close();
-  const mine = new Engine(device);
+  const mine = new Engine(device, (error) => mine === engine && failed(error));
   engine = mine;
   byId('device').value = device;
   byId('status').textContent = 'Starting the engine…';
@@ -56,6 +56,7 @@ async function start(device) {
     if (ranking) loaded.model.visitor = { ...loaded.model.visitor, ...ranking.visitor };
     describe(found, loaded);
     explain(found.devices, loaded.int4.engine, device);
+    ranking?.close();
     ranking = new Ranking(mine, loaded, failed);
     clearNotice('failed');
     own.attach(mine);
@@ -84,10 +85,10 @@ function choose(device) {
 
 /** Rows without labels for the small model: 200 visitors by chance, each with every ad. */
 async function madeUpRows() {
-  const { columns, ads } = loaded.model;
+  const { columns, ads, visitor } = loaded.model;
   const format = loaded.int4.columns;
   const names = `${columns.map(({ name }) => name).join(format.separator)}\n`;
-  const rows = Array.from({ length: 200 }, () => rowsOf(columns, ads, anybody(columns), format));
+  const rows = Array.from({ length: 200 }, () => rowsOf(columns, ads, anybody(columns, visitor), format));
   return new File([format.header ? names : '', ...rows], 'made-up.tsv');
 }
 

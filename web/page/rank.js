@@ -35,13 +35,18 @@ export class Ranking {
     this.visitor = visitorFrom(location.hash, model.columns, model.visitor);
     const made = controls(model.columns, this.visitor, (visitor) => this.#changed(visitor));
     const buttons = h('div', { class: 'buttons' },
-      h('button', { type: 'button', onclick: () => made.set(anybody(this.columns)) }, 'Someone else'),
+      h('button', { type: 'button', onclick: () => made.set(anybody(this.columns, model.visitor)) }, 'Someone else'),
       h('button', { type: 'button', onclick: () => made.set(model.visitor) }, 'Reset'),
       h('button', { type: 'button', onclick: (event) => this.#copy(event.currentTarget) }, 'Copy link'));
-    byId('visitor').replaceChildren(...made.parts, buttons);
+    byId('visitor').replaceChildren(...made.first, buttons, made.more);
     byId('visitor').onsubmit = (event) => event.preventDefault();
     this.list = new RankList(this.ads, (candidate) => this.#show(candidate));
     this.rank();
+  }
+
+  /** Lets go of the page's elements. */
+  close() {
+    this.list.close();
   }
 
   #changed(visitor) {

@@ -24,9 +24,15 @@ export class RankList {
     this.#rows = ads.map((ad, candidate) => this.#row(ad, candidate));
     this.#places = new Int32Array(ads.length).fill(-1);
     this.list.replaceChildren(...this.#rows.map(({ element }) => element));
-    this.list.addEventListener('keydown', (event) => this.#key(event));
-    new ResizeObserver(() => this.#measure()).observe(this.list);
+    this.list.onkeydown = (event) => this.#key(event);
+    this.observer = new ResizeObserver(() => this.#measure());
+    this.observer.observe(this.window);
     this.#measure();
+  }
+
+  /** Lets go of the page's elements: another list takes them. */
+  close() {
+    this.observer.disconnect();
   }
 
   /** The candidate that is looked at. */

@@ -41,7 +41,7 @@ export class Training {
       h('div', { class: 'train-bar' }, this.go, this.again,
         h('label', { class: 'field' }, h('span', {}, 'Step size ', this.rateShown), this.rate),
         h('label', { class: 'field' }, h('span', {}, 'Rounded to'), this.bits),
-        h('label', { class: 'field' }, h('span', {}, 'Scales anew every … steps'), this.period)),
+        h('label', { class: 'field' }, h('span', {}, 'New scales every … steps'), this.period)),
       this.bar, this.state,
       h('p', { class: 'legend' }, h('span', { class: 'key line int4' }), this.rounded = h('span', {}, 'INT4'), h('span', { class: 'key line fp32' }), 'FP32 ', h('span', { class: 'best-key' }), 'best so far'),
       h('div', { class: 'two' }, this.lossChart.element, this.aucChart.element),

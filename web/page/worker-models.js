@@ -17,20 +17,21 @@ export function current() {
 
 /**
  * Where bytes come from.
- * @typedef {{name: string, size: number, stream: ReadableStream<Uint8Array>, keeper: cache.Keeper | null, from: string}} Source
+ * @typedef {{name: string, size: number, stream: ReadableStream<Uint8Array>,
+ *   keep: {source: string, stamp: string} | null, from: string}} Source `size` is 0 where nobody told; `keep` says under which name it is kept
  */
 
 /** @param {File} file @returns {Promise<Source>} */
 async function fromFile(file) {
-  const facts = { source: `file:${file.name}`, stamp: String(file.lastModified), size: file.size, name: file.name };
-  return { name: file.name, size: file.size, stream: file.stream(), keeper: await cache.Keeper.create(facts), from: 'file' };
+  const keep = { source: `file:${file.name}`, stamp: String(file.lastModified) };
+  return { name: file.name, size: file.size, stream: file.stream(), keep, from: 'file' };
 }
 
 /** @param {string} id @returns {Promise<Source>} */
 async function fromCache(id) {
   const file = await cache.opened(id);
   const name = shownName(id, file.name);
-  return { name, size: file.size, stream: file.stream(), keeper: null, from: 'kept' };
+  return { name, size: file.size, stream: file.stream(), keep: null, from: 'kept' };
 }
 
 function shownName(id, fallback) {
@@ -57,19 +58,64 @@ async function fromUrl(text, job) {
     throw new Error(`${name} could not be fetched: the address is wrong, there is no connection, or its server lets no other page read it (CORS)`);
   }
   if (!response.ok) throw new Error(`${name} could not be fetched: the server answered ${response.status}`);
-  const size = Number(response.headers.get('content-length'));
+  // What is compressed on the way has another length there than here; then the file's own header tells.
+  const size = response.headers.get('content-encoding') ? 0 : Number(response.headers.get('content-length'));
   const stamp = response.headers.get('etag') ?? response.headers.get('last-modified') ?? '';
-  const kept = await cache.find(url, `${stamp} ${size}`);
+  const kept = await cache.find(url, stamp);
   if (kept) {
     own.abort();
     return fromCache(kept);
   }
-  if (!size || response.headers.get('content-encoding')) {
-    own.abort();
-    throw new Error(`${name} could not be fetched: the server does not say how large the file is; save it and open the file`);
+  return { name, size, stream: response.body, keep: { source: url, stamp }, from: 'address' };
+}
+
+/**
+ * The size of a safetensors file, from its beginning: a length, a header in JSON, the tensors.
+ * @param {Uint8Array} head @param {string} name
+ */
+function sizeOf(head, name) {
+  try {
+    const length = Number(new DataView(head.buffer, head.byteOffset, head.length).getBigUint64(0, true));
+    const header = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(head.subarray(8, 8 + length)));
+    const ends = Object.entries(header).filter(([key]) => key !== '__metadata__').map(([, { data_offsets }]) => data_offsets[1]);
+    const size = 8 + length + Math.max(0, ...ends);
+    if (8 + length <= head.length && Number.isSafeInteger(size)) return size;
+  } catch {
+    // not such a file: said below
   }
-  const keeper = await cache.Keeper.create({ source: url, stamp: `${stamp} ${size}`, size, name });
-  return { name, size, stream: response.body, keeper, from: 'address' };
+  throw new Error(`${name} is not a packed model: it does not begin with a safetensors header`);
+}
+
+/** Moves a source's bytes onto the device, and into the kept files while they pass. */
+async function carried(source, job) {
+  const { name, from, keep } = source;
+  let { size } = source;
+  let incoming = null;
+  let keeper = null;
+  let done = 0;
+  try {
+    for await (const piece of pieces(source.stream, PIECE, job)) {
+      if (!incoming) {
+        size ||= sizeOf(piece, name);
+        incoming = new state.dqrm.Incoming(state.device, BATCH, name, size);
+        keeper = keep && await cache.Keeper.create({ ...keep, size, name });
+      }
+      await incoming.push(piece);
+      keeper?.write(piece);
+      done += piece.length;
+      job.progress({ done, size, from });
+    }
+    if (!incoming) throw new Error(`${name} is empty`);
+    const whole = incoming;
+    incoming = null;
+    const model = await whole.finish();
+    await keeper?.end(true);
+    return { model, trouble: keeper?.trouble ?? null };
+  } catch (error) {
+    incoming?.free();
+    await keeper?.end(false);
+    throw error;
+  }
 }
 
 /**
@@ -80,31 +126,10 @@ async function fromUrl(text, job) {
 export async function open(given, job) {
   const began = performance.now();
   const source = given.file ? await fromFile(given.file) : given.kept ? await fromCache(given.kept) : await fromUrl(given.url, job);
-  const { name, size, keeper, from } = source;
-  let wanted = false;
-  let incoming = null;
-  let done = 0;
-  try {
-    incoming = new state.dqrm.Incoming(state.device, BATCH, name, size);
-    job.progress({ done, size, from });
-    for await (const piece of pieces(source.stream, PIECE, job)) {
-      await incoming.push(piece);
-      keeper?.write(piece);
-      done += piece.length;
-      job.progress({ done, size, from });
-    }
-    const whole = incoming;
-    incoming = null;
-    const next = await whole.finish();
-    close();
-    scorer = next;
-    wanted = true;
-  } finally {
-    incoming?.free();
-    await keeper?.end(wanted);
-  }
-  const trouble = keeper?.trouble ?? null;
-  return { name, from, trouble, model: JSON.parse(scorer.describe()), ms: performance.now() - began };
+  const { model, trouble } = await carried(source, job);
+  close();
+  scorer = model;
+  return { name: source.name, from: source.from, trouble, model: JSON.parse(scorer.describe()), ms: performance.now() - began };
 }
 
 /** Gives the device's memory back. */

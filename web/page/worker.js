@@ -8,6 +8,9 @@ import * as rows from './worker-rows.js';
 import * as cache from './worker-cache.js';
 import * as train from './worker-train.js';
 
+/** Messages after which a device gives nothing more. */
+const LOST = /device (was|is) lost|reading back from the device failed/;
+
 /** @type {Map<number, AbortController>} */
 const running = new Map();
 
@@ -63,7 +66,8 @@ async function answer({ id, op, given }) {
     postMessage({ id, value: await operations[op](given, job) });
   } catch (error) {
     const cancelled = controller.signal.aborted || error instanceof Stopped;
-    postMessage({ id, error: { cancelled, message: sentence(error) } });
+    const message = sentence(error);
+    postMessage({ id, error: { cancelled, message, fatal: error instanceof WebAssembly.RuntimeError || LOST.test(message) } });
   } finally {
     running.delete(id);
   }
