@@ -22,6 +22,7 @@ const lab = new ShaderCorner();
 function describe({ devices, ms }, { int4, fp32, ms: model_ms }) {
   const { gpu, threads } = devices;
   const onGpu = int4.engine === 'gpu';
+  byId('where').textContent = onGpu ? 'GPU' : 'CPU';
   const parts = [h('b', {}, int4.device)];
   if (onGpu) parts.push(`WebGPU, up to ${binary(gpu.limits.max_binding)} a binding`);
   else parts.push(`CPU engine, ${threads === 1 ? 'one thread' : `${threads} threads`}`);

@@ -93,8 +93,9 @@ export class Ranking {
     const top = new Set(full.slice(0, 10));
     const same = small.slice(0, 10).filter((candidate) => top.has(candidate)).length;
     byId('timing').replaceChildren(
-      h('span', {}, h('b', {}, duration(median(this.#int4_ms))), ' in INT4, ', h('b', {}, duration(median(this.#fp32_ms))), ` in FP32 for ${count(this.ads.length)} ads`),
-      h('span', {}, 'top ten: ', h('b', {}, same === 10 ? 'the same' : `${same} of 10 the same`)));
+      h('span', { class: 'key int4' }), 'INT4 ', h('b', {}, duration(median(this.#int4_ms))),
+      h('span', { class: 'key fp32' }), 'FP32 ', h('b', {}, duration(median(this.#fp32_ms))), ` for ${count(this.ads.length)} ads`);
+    byId('same').replaceChildren('top ten: ', h('b', {}, same === 10 ? 'the same ads' : `${same} of 10 the same`));
     this.#show(this.list.active);
   }
 

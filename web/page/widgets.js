@@ -18,10 +18,11 @@ export function notice(key, text, ways = []) {
 /** @param {string} key */
 export const clearNotice = (key) => byId(`notice-${key}`)?.remove();
 
-/** First letter in capitals, a full stop at the end: the library's messages as sentences. @param {string} text */
+/** First letter in capitals, a full stop at the end: the library's messages as sentences. File names stay as they are. @param {string} text */
 export function sentence(text) {
   const said = text.trim();
-  return said.charAt(0).toUpperCase() + said.slice(1) + (/[.!?…]$/.test(said) ? '' : '.');
+  const name = /^\S*[._]\S+/.test(said);
+  return (name ? said.charAt(0) : said.charAt(0).toUpperCase()) + said.slice(1) + (/[.!?…]$/.test(said) ? '' : '.');
 }
 
 /** A bar, a line of text and a cancel button, whose room is kept while nothing goes on. */
