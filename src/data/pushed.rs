@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn errors_name_the_line() {
         let fail = |text: &[u8]| read(text, 3, OnBadRow::Error).unwrap_err().to_string();
-        assert!(fail(b"").contains("scores.tsv: line 1: the file is empty"), "{}", fail(b""));
+        assert!(fail(b"").contains("scores.tsv, line 1, column 0: the file is empty"), "{}", fail(b""));
         assert!(fail(b"1\t2\t3\t4\n1\t2\t3\t4\n1\tx\t3\t4\n").contains("line 3, column 2"));
         let (mut header, mut block) = (Schema::criteo(1, 2), RawBlock::new());
         header.header = true;
