@@ -6,6 +6,7 @@
 use wasm_bindgen::prelude::*;
 
 mod devices;
+mod panics;
 mod scorer;
 pub mod scores;
 
