@@ -29,12 +29,15 @@ class Chart {
     new ResizeObserver(() => this.draw()).observe(this.element);
   }
 
+  /** Draws anew, at the present width. */
+  draw() {}
+
   get width() {
     return Math.max(240, Math.round(this.element.clientWidth));
   }
 
   /** Axes with labels; returns the scales. */
-  frame({ x: [x0, x1], y: [y0, y1], xTitle, yTitle, xFormat, yFormat }) {
+  frame({ x: [x0, x1], y: [y0, y1], xTitle, yTitle = '', xFormat, yFormat }) {
     const { width, height } = this;
     const right = width - MARGIN.right;
     const bottom = height - MARGIN.bottom;
@@ -77,6 +80,18 @@ export class LineChart extends Chart {
     super({ ...options, describe: () => describeLines(options.title, this.lines) });
     this.options = options;
     this.epochs = 2;
+    /** @type {number | null} where the pointer is, in the drawing's units */
+    this.pointer = null;
+    this.values = h('span', { class: 'values' });
+    this.caption.append(this.values);
+    this.svg.addEventListener('pointermove', (event) => this.point(event.clientX - this.svg.getBoundingClientRect().left));
+    this.svg.addEventListener('pointerleave', () => this.point(null));
+  }
+
+  /** @param {number | null} at */
+  point(at) {
+    this.pointer = at;
+    this.draw();
   }
 
   /** @param {Line[]} lines */
@@ -88,7 +103,7 @@ export class LineChart extends Chart {
   }
 
   draw() {
-    const { nodes, x, y } = this.frame({
+    const { nodes, x, y, bottom } = this.frame({
       x: [0, this.epochs],
       y: this.range(),
       xTitle: 'epochs',
@@ -106,9 +121,25 @@ export class LineChart extends Chart {
         nodes.push(s('text', { class: `best-label ${name}`, x: x(best[0]), y: y(best[1]) + above, 'text-anchor': 'middle' }, count(best[1], this.options.digits)));
       }
     }
-    this.show(nodes);
+    this.show([...nodes, ...this.pointed(x, y, bottom)]);
   }
 
+  /** The points nearest to the pointer, with their values in the caption. */
+  pointed(x, y, bottom) {
+    const { pointer, lines } = this;
+    const near = pointer === null ? [] : lines.filter(({ points }) => points.length > 0).map(({ name, points }) => {
+      const distance = (point) => Math.abs(x(point[0]) - pointer);
+      return { name, point: points.reduce((best, each) => (distance(each) < distance(best) ? each : best)) };
+    });
+    this.values.replaceChildren(...(near.length === 0 ? [] : [`epoch ${count(near[0].point[0], 2)}:`]),
+      ...near.reverse().map(({ name, point }) => h('span', { class: `value ${name}` }, count(point[1], this.options.digits))));
+    if (near.length === 0) return [];
+    const at = x(near[0].point[0]);
+    return [s('line', { class: 'pointer', x1: at, x2: at, y1: MARGIN.top, y2: bottom }),
+      ...near.map(({ name, point: [px, py] }) => s('circle', { class: `dot ${name}`, cx: x(px), cy: y(py), r: 4 }))];
+  }
+
+  /** @returns {[number, number]} */
   range() {
     const values = this.lines.flatMap(({ points }) => points.map(([, y]) => y));
     if (values.length < 2) return this.options.empty;
@@ -129,8 +160,8 @@ function describeLines(title, lines) {
 
 /** How many rows got which probability. */
 export class Histogram extends Chart {
-  all = new Uint32Array(100);
-  clicked = new Uint32Array(100);
+  /** @type {number[]} */ all = Array(100).fill(0);
+  /** @type {number[]} */ clicked = Array(100).fill(0);
 
   /** @param {{title: string, height: number}} options */
   constructor(options) {
@@ -139,8 +170,8 @@ export class Histogram extends Chart {
 
   /** @param {Uint32Array} all rows in each bin @param {Uint32Array} clicked those of them with a click */
   set(all, clicked) {
-    this.all = all;
-    this.clicked = clicked;
+    this.all = Array.from(all);
+    this.clicked = Array.from(clicked);
     this.draw();
   }
 

@@ -103,7 +103,7 @@ function maker({ type, values = [] }) {
   return values.length > 8 && values.every((value) => value !== '' && Number.isFinite(Number(value))) ? orderedSlider : select;
 }
 
-function select({ name, label, values }, value, listener) {
+function select({ name, label, values = [] }, value, listener) {
   const box = h('select', { id: `f-${name}`, name, onchange: listener, oninput: listener },
     ...values.map((each) => h('option', { value: each, selected: each === value }, each)));
   const element = h('label', { class: 'field' }, h('span', {}, label), box);
@@ -122,7 +122,7 @@ function slider({ name, label, min = 0, max = 100, step = 1, unit = '' }, value,
 }
 
 function orderedSlider(column, value, listener) {
-  const { values } = column;
+  const { values = [] } = column;
   const inner = slider({ ...column, min: 0, max: values.length - 1, step: 1 }, values.indexOf(value), listener);
   const relabel = () => { inner.element.querySelector('output').textContent = values[inner.get()]; };
   inner.element.addEventListener('input', relabel);
@@ -130,7 +130,7 @@ function orderedSlider(column, value, listener) {
   return { element: inner.element, get: () => values[inner.get()], set: (next) => { inner.set(values.indexOf(next)); relabel(); } };
 }
 
-function chips({ name, label, values }, value, listener) {
+function chips({ name, label, values = [] }, value, listener) {
   const boxes = values.map((each) => h('input', { type: 'checkbox', name, value: each, checked: value.includes(each), onchange: listener }));
   const element = h('fieldset', { class: 'field chips' }, h('legend', {}, label),
     h('div', { class: 'chip-row' }, ...boxes.map((box) => h('label', { class: 'chip' }, box, h('span', {}, box.value)))));

@@ -62,7 +62,7 @@ async function start(device) {
     clearNotice('failed');
     own.attach(mine);
     training.attach(mine);
-    await lab.attach(mine, found.devices.gpu !== null);
+    lab.attach(mine, found.devices.gpu !== null);
   } catch (error) {
     if (mine === engine) failed(error);
   }

@@ -116,9 +116,10 @@ export class OwnModel {
 
   /** Scores a file of rows. @param {File} file */
   async score(file) {
-    if (!this.#open || this.scoring.busy) return;
+    if (this.scoring.busy) return;
+    if (!this.#open) return this.scoring.end('Open a model first.', true);
     const signal = this.scoring.start(`Reading ${file.name}…`);
-    const chart = new Histogram({ title: 'Click probabilities', height: 260 });
+    const chart = new Histogram({ title: 'How many rows got which click probability', height: 260 });
     const shown = h('dl', { class: 'facts' }, figure('rows', '0'), figure('speed', ' '));
     const right = h('div', {});
     byId('own-results').replaceChildren(shown, h('div', { class: 'two' }, chart.element, right));
@@ -131,7 +132,7 @@ export class OwnModel {
     try {
       const result = await this.engine.call('rows.score', { file }, { signal, progress });
       this.scoring.end(result.skipped > 0 ? sentence(`${plural(result.skipped, 'row')} left out: ${result.messages[0] ?? 'they could not be read'}`) : '', result.rows === 0);
-      this.#results(result, shown, right);
+      this.#results(result, shown, right, chart);
       chart.set(result.all, result.clicked);
     } catch (error) {
       byId('own-results').replaceChildren();
@@ -140,7 +141,7 @@ export class OwnModel {
     }
   }
 
-  #results({ name, rows, seconds, labelled, first, summary }, shown, right) {
+  #results({ name, rows, seconds, labelled, first, summary }, shown, right, chart) {
     const facts = [figure('rows', large(rows)), figure('speed', large(Math.round(rows / Math.max(seconds, 1e-3))), 'rows/s')];
     if (labelled && summary) {
       facts.push(figure('AUC', score(summary.auc)), figure('log loss', score(summary.log_loss)),
@@ -149,6 +150,7 @@ export class OwnModel {
     shown.replaceChildren(...facts);
     const lines = first.map(({ p, label }, row) => h('tr', {}, h('td', {}, count(row + 1)), h('td', {}, percent(p)),
       labelled && h('td', {}, Number.isNaN(label) ? '' : label === 1 ? 'click' : 'no click')));
+    if (labelled) chart.element.append(h('p', { class: 'hint' }, h('span', { class: 'key' }), ' of them with a click'));
     right.replaceChildren(
       h('table', {}, h('caption', {}, 'The first rows'), h('thead', {}, h('tr', {}, h('th', {}, 'row'), h('th', {}, 'probability'), labelled && h('th', {}, 'label'))), h('tbody', {}, ...lines)),
       h('button', { type: 'button', onclick: async () => download(`${name.replace(/\.(gz|tsv|csv|txt)$/g, '')}.scores.txt`, await this.engine.call('rows.text')) }, 'Download all scores'));

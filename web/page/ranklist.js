@@ -50,7 +50,7 @@ export class RankList {
       onpointerenter: (event) => event.pointerType === 'mouse' && this.choose(candidate, false),
       onfocus: () => this.choose(candidate, false),
       onclick: () => this.choose(candidate, true),
-    }, rank, h('span', { class: 'title' }, ad.title), h('span', { class: 'track', 'aria-hidden': 'true' }, bar, mark), value);
+    }, rank, h('span', { class: 'title', title: ad.title }, ad.title), h('span', { class: 'track', 'aria-hidden': 'true' }, bar, mark), value);
     return { element, rank, value, bar, mark };
   }
 
