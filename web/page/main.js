@@ -72,6 +72,7 @@ async function start(device) {
 function failed(error) {
   if (error instanceof Cancelled || !engine) return;
   const { device } = engine;
+  /** @type {{label: string, act: () => void}[]} */
   const ways = [{ label: 'Try again', act: () => start(device) }];
   if (device !== 'cpu') ways.push({ label: 'Use the CPU engine', act: () => choose('cpu') });
   byId('status').textContent = 'Not running.';

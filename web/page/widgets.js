@@ -32,7 +32,7 @@ export class Progress {
   constructor() {
     this.bar = h('progress', { max: 1, value: 0, 'aria-label': 'Progress' });
     this.text = h('p', { class: 'progress-text', role: 'status' });
-    this.button = h('button', { type: 'button', onclick: () => this.#controller?.abort() }, 'Cancel');
+    this.button = h('button', { type: 'button', onclick: () => this.cancel() }, 'Cancel');
     this.element = h('div', { class: 'progress' }, this.bar, this.text, this.button);
     this.end('');
   }
@@ -53,12 +53,16 @@ export class Progress {
 
   /** @param {number} fraction @param {string} text */
   set(fraction, text) {
+    if (this.#controller?.signal.aborted) return;
     this.bar.value = fraction;
     this.text.textContent = text;
   }
 
+  /** Asks for the end; it comes with the piece under way. */
   cancel() {
-    this.#controller?.abort();
+    if (!this.#controller) return;
+    this.text.textContent = 'Stopping…';
+    this.#controller.abort();
   }
 
   /** Hides the bar and leaves a last line. @param {string} text @param {boolean} [bad] */
