@@ -18,18 +18,23 @@
 
 pub use crate::engine::Bytes;
 pub use manifest::{Coding, Generator, Input, Manifest};
+pub use outline::Outline;
+pub use parts::Parts;
 
 use crate::model::{Layer, Network};
 use crate::quant::pack;
-use crate::tensor_file::{self, Entry, Frame};
+use crate::tensor_file::{self, Entry};
 use std::ops::Range;
+use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 #[cfg(feature = "cli")]
 mod file;
 mod manifest;
+mod outline;
 #[cfg(feature = "cli")]
 mod output;
+mod parts;
 #[cfg(feature = "cli")]
 mod write;
 
@@ -50,18 +55,31 @@ pub const CHECKSUM_KEY: &str = "dqrm.checksum";
 pub const CODES_CHECKSUM_KEY: &str = "dqrm.codes_checksum";
 /// The tensor with the id mapping.
 pub const IDS: &str = "dqrm.ids";
+
 /// A packed model whose header, scales, biases and sizes have been checked.
 #[derive(Clone)]
 pub struct Packed {
-    bytes: Bytes,
-    frame: Frame,
-    manifest: Manifest,
-    codes_checksum: u64,
+    memory: Memory,
+    outline: Outline,
+}
+
+/// The bytes of a file.
+#[derive(Clone)]
+enum Memory {
+    /// All of them.
+    Whole(Bytes),
+    /// Those before and behind the tables' codes, which are somewhere else.
+    Around {
+        /// Before.
+        head: Arc<[u8]>,
+        /// Behind.
+        tail: Arc<[u8]>,
+    },
 }
 
 impl std::fmt::Debug for Packed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Packed").field("manifest", &self.manifest).finish_non_exhaustive()
+        f.debug_struct("Packed").field("manifest", self.manifest()).finish_non_exhaustive()
     }
 }
 
@@ -103,64 +121,52 @@ impl Packed {
     /// One sentence that goes on from the file's name: "is truncated: …".
     pub fn decode(bytes: Bytes) -> Result<Packed, String> {
         let all = (*bytes).as_ref();
-        let frame = tensor_file::decode(all, all.len() as u64)?;
-        let manifest = read_manifest(&frame)?;
-        manifest.check(all.len() as u64)?;
-        let dims = |name: &str| frame.entry(name).map(|e| e.shape.clone()).unwrap_or_default();
-        let ids = dims(IDS).first().copied().unwrap_or(0);
-        // A table or a layer of one row is the same either way.
-        let row_scales = manifest.shape.rows.iter().enumerate().any(|(k, _)| dims(&format!("emb_l.{k}.weight.scale")) != [1]);
-        let network = Network::new(&manifest.shape);
-        let channels = network.layers().any(|l| dims(&format!("{}.weight.scale", l.name)) != [1]);
-        compare(&frame.tensors, &layout(&manifest, row_scales, channels, ids))?;
-        let sum = |key| tensor_file::checksum(&frame.notes, key)?.ok_or_else(|| format!("has no `{key}`"));
-        let (checksum, codes_checksum) = (sum(CHECKSUM_KEY)?, sum(CODES_CHECKSUM_KEY)?);
-        let packed = Packed { bytes, frame, manifest, codes_checksum };
-        let found = packed.checksum()?;
-        if found != checksum {
-            return Err(format!("was altered after it was written: its checksum is {found:016x}, it should be {checksum:016x}"));
-        }
-        packed.check_floats()?;
+        let outline = Outline::decode(all, all.len() as u64)?;
+        let packed = Packed { memory: Memory::Whole(bytes), outline };
+        packed.check_values()?;
         Ok(packed)
     }
 
+    /// Everything but the tables' codes is what was written, and of use.
+    fn check_values(&self) -> Result<(), String> {
+        let (found, checksum) = (self.checksum()?, self.outline.checksum);
+        if found != checksum {
+            return Err(format!("was altered after it was written: its checksum is {found:016x}, it should be {checksum:016x}"));
+        }
+        self.check_floats()
+    }
+
     /// Compares the codes of the tables with their checksum, which [`Packed::decode`] leaves out because
-    /// it means reading all of the file.
+    /// it means reading all of the file. A model that came in pieces was compared then.
     ///
     /// # Errors
     /// Other codes than were written.
     pub fn verify(&self) -> Result<(), String> {
-        let found = xxhash_rust::xxh3::xxh3_64(&self.bytes()[self.codes()]);
-        if found != self.codes_checksum {
-            let should = self.codes_checksum;
-            return Err(format!(
-                "has tables that were altered after they were written: their checksum is {found:016x}, it should be {should:016x}"
-            ));
-        }
-        Ok(())
+        let Memory::Whole(_) = self.memory else { return Ok(()) };
+        let (found, should) = (xxhash_rust::xxh3::xxh3_64(self.slice(self.codes())), self.outline.codes_checksum);
+        if found == should { Ok(()) } else { Err(parts::altered_codes(found, should)) }
     }
 
     /// XXH3 of everything but the tables' codes: the values, then the header with the digits of this
     /// very checksum as zeros (the header comes last because it holds the codes' checksum).
     fn checksum(&self) -> Result<u64, String> {
-        let all = self.bytes();
-        let mut prefix = all[..self.frame.prefix as usize].to_vec();
+        let mut prefix = self.slice(0..self.outline.prefix()).to_vec();
         let place = tensor_file::checksum_place(&prefix, CHECKSUM_KEY).ok_or("has its checksum in another place than dqrm writes it")?;
         prefix[place..place + 16].fill(b'0');
         let codes = self.codes();
         let mut hash = Xxh3::new();
-        hash.update(&all[prefix.len()..codes.start]);
-        hash.update(&all[codes.end..]);
+        hash.update(self.slice(prefix.len()..codes.start));
+        hash.update(self.slice(codes.end..self.outline.size()));
         hash.update(&prefix);
         Ok(hash.digest())
     }
 
     /// Scales are finite and not negative, biases and FP32 weights finite.
     fn check_floats(&self) -> Result<(), String> {
-        for entry in self.frame.tensors.iter().filter(|e| e.dtype == "F32") {
+        for entry in self.tensors().iter().filter(|e| e.dtype == "F32") {
             let scale = entry.name.ends_with(".scale");
             let bad = |v: f32| !v.is_finite() || (scale && v < 0.0);
-            if let Some((i, v)) = floats(self.slice(entry)).enumerate().find(|(_, v)| bad(*v)) {
+            if let Some((i, v)) = floats(self.tensor(&entry.name)).enumerate().find(|(_, v)| bad(*v)) {
                 let rule = if scale { "a scale is finite and not negative" } else { "it must be finite" };
                 return Err(format!("has the value {v} at place {i} of `{}`; {rule}", entry.name));
             }
@@ -169,28 +175,31 @@ impl Packed {
     }
 
     /// What the header says.
+    pub fn outline(&self) -> &Outline {
+        &self.outline
+    }
+
+    /// What the header says besides the tensors.
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        self.outline.manifest()
     }
 
-    /// All bytes of the file.
-    pub fn bytes(&self) -> &[u8] {
-        (*self.bytes).as_ref()
-    }
-
-    /// The memory that holds the file.
-    pub(crate) fn memory(&self) -> Bytes {
-        self.bytes.clone()
+    /// The memory that holds the whole file; none for a model that came in pieces.
+    pub(crate) fn memory(&self) -> Option<Bytes> {
+        match &self.memory {
+            Memory::Whole(bytes) => Some(bytes.clone()),
+            Memory::Around { .. } => None,
+        }
     }
 
     /// The tensors of the file.
     pub fn tensors(&self) -> &[Entry] {
-        &self.frame.tensors
+        self.outline.tensors()
     }
 
-    /// The bytes of a tensor; none when there is no such tensor.
+    /// The bytes of a tensor; none when there is no such tensor, and none of a table's codes when the model came in pieces.
     pub fn tensor(&self, name: &str) -> &[u8] {
-        self.frame.entry(name).map_or(&[], |e| self.slice(e))
+        self.slice(self.outline.place(name))
     }
 
     /// A tensor of floats; empty when there is no such tensor.
@@ -205,38 +214,33 @@ impl Packed {
 
     /// Where the codes of all tables lie, in bytes of the file.
     pub fn codes(&self) -> Range<usize> {
-        self.span("emb_l.0.weight.codes", &format!("emb_l.{}.weight.codes", self.manifest.shape.tables() - 1))
-    }
-
-    /// Where the scales of all tables lie, in bytes of the file.
-    pub fn table_scales(&self) -> Range<usize> {
-        self.span("emb_l.0.weight.scale", &format!("emb_l.{}.weight.scale", self.manifest.shape.tables() - 1))
+        self.outline.codes()
     }
 
     /// True with a scale for each row of the tables.
     pub fn row_scales(&self) -> bool {
-        self.table_scales().len() as u64 != 4 * self.manifest.shape.tables() as u64
+        self.outline.row_scales()
     }
 
-    fn span(&self, first: &str, last: &str) -> Range<usize> {
-        let range = |name| self.frame.entry(name).map_or(0..0, |e| self.range(e));
-        range(first).start..range(last).end
+    /// Bytes of the file; none that are not kept.
+    pub(crate) fn slice(&self, range: Range<usize>) -> &[u8] {
+        match &self.memory {
+            Memory::Whole(bytes) => (**bytes).as_ref().get(range).unwrap_or(&[]),
+            Memory::Around { head, tail } => {
+                let behind = self.codes().end;
+                if range.start < behind { head.get(range) } else { tail.get(range.start - behind..range.end - behind) }.unwrap_or(&[])
+            }
+        }
     }
 
-    fn range(&self, entry: &Entry) -> Range<usize> {
-        let start = (self.frame.prefix + entry.start) as usize;
-        start..start + entry.bytes as usize
-    }
-
-    fn slice(&self, entry: &Entry) -> &[u8] {
-        &self.bytes()[self.range(entry)]
-    }
-
-    /// Values `start..start + rows` of table `table`, row-major, as FP32.
+    /// Values `start..start + rows` of table `table`, row-major, as FP32; nothing when the codes are not kept.
     pub fn table_rows(&self, table: usize, start: u64, rows: usize) -> Vec<f32> {
         let (codes, scales) = (self.tensor(&format!("emb_l.{table}.weight.codes")), self.tensor(&format!("emb_l.{table}.weight.scale")));
-        let (dim, coding) = (self.manifest.shape.dim, self.manifest.tables);
+        let (dim, coding) = (self.manifest().shape.dim, self.manifest().tables);
         let stride = pack::row_bytes(coding.bits, dim);
+        if self.memory().is_none() {
+            return Vec::new();
+        }
         let mut values = vec![0.0; rows * dim];
         for (i, out) in values.chunks_exact_mut(dim).enumerate() {
             let row = start as usize + i;
@@ -248,7 +252,7 @@ impl Packed {
 
     /// The weight matrix of a layer, row-major, as FP32.
     pub fn layer_weights(&self, layer: &Layer) -> Vec<f32> {
-        let coding = self.manifest.mlps;
+        let coding = self.manifest().mlps;
         if !coding.bits.quantized() {
             return self.floats(&format!("{}.weight", layer.name));
         }
@@ -260,37 +264,6 @@ impl Packed {
             pack::decode_row(&codes[o * stride..][..stride], coding.bits, scales[o.min(scales.len() - 1)], coding.offset, out);
         }
         values
-    }
-}
-
-fn read_manifest(frame: &Frame) -> Result<Manifest, String> {
-    let Some(version) = frame.notes.get(VERSION_KEY) else {
-        return Err(format!("is not a packed model: it has no `{VERSION_KEY}`; `dqrm pack` makes one from a run's folder"));
-    };
-    let number: u64 = version.parse().map_err(|_| format!("has `{VERSION_KEY}` = `{version}`, which is not a whole number"))?;
-    if number == 0 || number > VERSION {
-        return Err(format!(
-            "has version {number} of the packed format; this program reads versions 1 to {VERSION}; a newer dqrm may read it"
-        ));
-    }
-    let text = frame.notes.get(MANIFEST_KEY).ok_or_else(|| format!("has no `{MANIFEST_KEY}`"))?;
-    serde_json::from_str(text).map_err(|e| format!("has a `{MANIFEST_KEY}` that cannot be used: {e}"))
-}
-
-/// The file's tensors are exactly those wanted, in that order.
-fn compare(found: &[Entry], wanted: &[Wanted]) -> Result<(), String> {
-    for (i, (name, dtype, shape)) in wanted.iter().enumerate() {
-        let Some(entry) = found.get(i) else { return Err(format!("lacks the tensor `{name}`")) };
-        if entry.name != *name {
-            return Err(format!("has the tensor `{}` where `{name}` should be", entry.name));
-        }
-        if entry.dtype != *dtype || entry.shape != *shape {
-            return Err(format!("holds `{name}` as {} {:?}; {dtype} {shape:?} is needed", entry.dtype, entry.shape));
-        }
-    }
-    match found.get(wanted.len()) {
-        Some(extra) => Err(format!("has a tensor `{}` that no packed model has", extra.name)),
-        None => Ok(()),
     }
 }
 

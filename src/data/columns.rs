@@ -34,14 +34,14 @@ pub(super) fn check(schema: &Schema) -> Result<()> {
     if columns().any(|c| matches!(c, Column::Number(0))) {
         return fail("data.schema names column 0; columns are counted from 1".into());
     }
-    if columns().any(|c| matches!(c, Column::Number(n) if *n > super::lines::MAX_LINE)) {
-        return fail(format!("data.schema names a column beyond {}, the most bytes of a line", super::lines::MAX_LINE));
+    if columns().any(|c| matches!(c, Column::Number(n) if *n > super::raw::MAX_LINE)) {
+        return fail(format!("data.schema names a column beyond {}, the most bytes of a line", super::raw::MAX_LINE));
     }
     let last = columns().map(|c| if let Column::Number(n) = c { *n } else { 0 }).max().unwrap_or(0);
-    if let Some(width) = schema.width.filter(|&width| width < last || width > super::lines::MAX_LINE) {
+    if let Some(width) = schema.width.filter(|&width| width < last || width > super::raw::MAX_LINE) {
         return fail(format!(
             "data.schema.width is {width}, but column {last} is used; a line has at most {} columns",
-            super::lines::MAX_LINE
+            super::raw::MAX_LINE
         ));
     }
     if let Some(Column::Name(name)) = columns().find(|c| !schema.header && matches!(c, Column::Name(_))) {

@@ -17,7 +17,7 @@
 //! | 8 | XXH3-64 of everything before |
 
 use super::Block;
-use super::text::RawBlock;
+use super::raw::RawBlock;
 use crate::config::{Ids, MAX_TABLES};
 use crate::error::{Error, Result};
 use hashbrown::hash_table::Entry;
@@ -119,6 +119,7 @@ pub(super) struct Learner<'a> {
 }
 
 impl Learner<'_> {
+    #[cfg(feature = "cli")]
     /// Keys known so far; 0 when ids are rows.
     pub(super) fn known(&self) -> usize {
         self.table.as_ref().map_or(0, |table| table.keys.len())
@@ -178,6 +179,7 @@ impl Mapper {
         matches!(self.kind, Kind::Dictionary { .. })
     }
 
+    #[cfg(feature = "cli")]
     /// The limit on a dictionary's rows.
     pub(super) fn max_rows(&self) -> Option<u64> {
         match &self.kind {
@@ -241,6 +243,7 @@ impl Mapper {
         })
     }
 
+    #[cfg(feature = "cli")]
     /// The keys of a dictionary's table in first-seen order; none for the others.
     pub(super) fn keys(&self, table: usize) -> &[u64] {
         match &self.kind {
@@ -249,6 +252,7 @@ impl Mapper {
         }
     }
 
+    #[cfg(feature = "cli")]
     /// Forgets all but the first `known` keys of each table; modulo stays as it is.
     pub(super) fn truncate(&mut self, known: &[u64]) {
         let Kind::Dictionary { tables, max_rows } = &mut self.kind else { return };

@@ -1,5 +1,6 @@
 //! Lines of plain or gzip files, in bounded memory.
 
+use super::raw::MAX_LINE;
 use crate::error::{Error, Result};
 use flate2::read::MultiGzDecoder;
 use std::fs::File;
@@ -8,8 +9,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Longer lines are malformed.
-pub const MAX_LINE: usize = 1 << 20;
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const BUFFER: usize = 1 << 18;
 

@@ -11,15 +11,12 @@ use unique::Lister;
 
 #[cfg(feature = "cli")]
 pub mod binary;
-#[cfg(feature = "cli")]
 mod columns;
 #[cfg(feature = "cli")]
 pub mod dataset;
-#[cfg(feature = "cli")]
 mod fields;
 #[cfg(feature = "cli")]
 mod folder;
-#[cfg(feature = "cli")]
 pub mod ids;
 #[cfg(feature = "cli")]
 mod lines;
@@ -35,9 +32,9 @@ mod pieces;
 mod prepare;
 #[cfg(feature = "cli")]
 mod progress;
-#[cfg(feature = "cli")]
+pub mod pushed;
 mod quick;
-#[cfg(feature = "cli")]
+mod raw;
 mod rows;
 #[cfg(feature = "cli")]
 mod source;

@@ -1,6 +1,7 @@
 //! Text in pieces of whole lines, cut without looking at what the lines hold, so that many can be parsed at once.
 
-use super::lines::{Input, MAX_LINE, Opened};
+use super::lines::{Input, Opened};
+use super::raw::MAX_LINE;
 use crate::error::{Error, Result};
 use std::io::{BufRead, Read};
 use std::sync::Arc;

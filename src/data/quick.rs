@@ -4,7 +4,7 @@
 
 use super::columns::Columns;
 use super::fields;
-use super::text::RawBlock;
+use super::raw::RawBlock;
 use crate::config::Schema;
 use std::sync::LazyLock;
 
@@ -132,8 +132,8 @@ fn eight_digits(word: u64) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::raw::Labels;
     use crate::data::rows::Rules;
-    use crate::data::text::Labels;
     use crate::rng::Stream;
 
     #[test]

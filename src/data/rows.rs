@@ -3,7 +3,7 @@
 use super::columns::{self, Columns};
 use super::fields::{self, Reason};
 use super::quick::Quick;
-use super::text::{Labels, RawBlock};
+use super::raw::{Labels, RawBlock};
 use crate::config::Schema;
 use crate::error::Result;
 
@@ -16,6 +16,62 @@ pub(super) struct Rules {
     pub(super) labels: Labels,
     /// Categories of each table that exist; any when there is no limit.
     pub(super) limits: Option<Vec<u64>>,
+}
+
+/// The lines of one file, one after another.
+#[derive(Debug, Default)]
+pub(super) struct FileRows {
+    /// `None` before the first line.
+    columns: Option<FileColumns>,
+    /// There was a row, good or bad.
+    any: bool,
+}
+
+impl FileRows {
+    /// Takes line number `number`, the first is 1; true when it gave a row, false for a header.
+    ///
+    /// # Errors
+    /// Why it is malformed, with its column (0 for the whole line); `block` is then as before.
+    pub(super) fn line(&mut self, rules: &Rules, number: u64, line: &[u8], block: &mut RawBlock) -> Result<bool, (usize, Reason)> {
+        let line = if number == 1 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) } else { line };
+        let columns = match &self.columns {
+            Some(columns) => columns,
+            None => {
+                let columns = self.columns.insert(rules.columns(line)?);
+                if rules.schema.header {
+                    return Ok(false);
+                }
+                columns
+            }
+        };
+        rules.row(columns, line, block)?;
+        self.any = true;
+        Ok(true)
+    }
+
+    /// May the file go on after a malformed line? Not when it was the header.
+    pub(super) fn may_skip(&mut self, rules: &Rules) -> bool {
+        self.any = true;
+        !rules.schema.header || self.columns.is_some()
+    }
+
+    /// Columns of a line with label, once there was a line.
+    #[cfg(feature = "cli")]
+    pub(super) fn width(&self) -> Option<usize> {
+        self.columns.as_ref().map(|columns| columns.with.width)
+    }
+
+    /// Ends a file of `lines` lines.
+    ///
+    /// # Errors
+    /// There was no row.
+    pub(super) fn finish(&self, rules: &Rules, lines: u64) -> Result<(), Reason> {
+        match (lines, self.any) {
+            (0, _) => Err("the file is empty".into()),
+            (_, false) if rules.schema.header => Err("the file ends after its header; there is no row".into()),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The columns of one file.

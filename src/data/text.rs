@@ -12,9 +12,10 @@
 //! Memory is bounded by the longest line ([`MAX_LINE`]) and the rows asked for at once.
 
 use super::fields::Reason;
-pub use super::lines::{Input, MAX_LINE};
+pub use super::lines::Input;
 use super::lines::{Line, Lines};
-use super::rows::{FileColumns, Rules};
+pub use super::raw::{Labels, MAX_LINE, RawBlock};
+use super::rows::{FileRows, Rules};
 use super::source::Source;
 use super::text_source::TextSource;
 use crate::config::{OnBadRow, Schema};
@@ -26,62 +27,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Malformed lines that are named when they are skipped.
 pub(super) const MESSAGES: usize = 10;
 
-/// May lines lack the label?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Labels {
-    /// A line without label is malformed.
-    Required,
-    /// A line may have one column fewer: then it has no label.
-    Optional,
-}
-
-/// Rows with their categories as keys.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RawBlock {
-    /// Rows n.
-    pub samples: usize,
-    /// Labels, 0 or 1, where the line has one, `[n]`.
-    pub labels: Vec<Option<f32>>,
-    /// Dense features, transformed, `[n, D]`.
-    pub dense: Vec<f32>,
-    /// Where each bag begins in `keys`, row by row, and the end: `[n * K + 1]`, bag (b, k) at `b * K + k`.
-    pub offsets: Vec<u32>,
-    /// Categories.
-    pub keys: Vec<u64>,
-}
-
-impl Default for RawBlock {
-    fn default() -> Self {
-        RawBlock { samples: 0, labels: Vec::new(), dense: Vec::new(), offsets: vec![0], keys: Vec::new() }
-    }
-}
-
-impl RawBlock {
-    /// A block without rows.
-    pub fn new() -> RawBlock {
-        RawBlock::default()
-    }
-
-    /// Takes all rows out and keeps the memory.
-    pub fn clear(&mut self) {
-        self.truncate(0, 0, 0, 1);
-    }
-
-    pub(super) fn truncate(&mut self, samples: usize, dense: usize, keys: usize, offsets: usize) {
-        self.samples = samples;
-        self.labels.truncate(samples);
-        self.dense.truncate(dense);
-        self.keys.truncate(keys);
-        self.offsets.truncate(offsets);
-    }
-}
-
 /// The file being read.
 struct Current {
     lines: Lines,
-    /// `None` before the first line.
-    columns: Option<FileColumns>,
-    rows: bool,
+    rows: FileRows,
 }
 
 /// Reads the rows of several inputs in order.
@@ -160,13 +109,16 @@ impl Reader {
         while found < limit {
             if self.current.is_none() {
                 let Some(input) = self.inputs.pop_front() else { break };
-                self.current = Some(Current { lines: Lines::open(input, self.bytes.clone())?, columns: None, rows: false });
+                self.current = Some(Current { lines: Lines::open(input, self.bytes.clone())?, rows: FileRows::default() });
             }
             let Some(current) = &mut self.current else { break };
             let line = current.lines.next(&mut self.line)?;
             if line == Line::End {
-                current.finish(self.rules.schema.header)?;
-                let width = current.columns.as_ref().map(|columns| columns.with.width);
+                current.rows.finish(&self.rules, current.lines.number).map_err(|reason| {
+                    let (file, line) = (current.lines.name().to_owned(), current.lines.number + 1);
+                    Error::Row { file, line, column: 0, reason }
+                })?;
+                let width = current.rows.width();
                 self.widths.extend(width.filter(|width| self.widths.len() < 2 && !self.widths.contains(width)));
                 self.current = None;
                 continue;
@@ -174,7 +126,7 @@ impl Reader {
             let result = if line == Line::TooLong {
                 Err((0, format!("the line is longer than {MAX_LINE} bytes")))
             } else {
-                current.line(&self.rules, &self.line, block)
+                current.rows.line(&self.rules, current.lines.number, &self.line, block)
             };
             match result {
                 Ok(row) => found += usize::from(row),
@@ -185,47 +137,16 @@ impl Reader {
     }
 
     fn malformed(&mut self, column: usize, reason: Reason) -> Result<()> {
-        let Some(Current { lines, columns, rows }) = &mut self.current else { return Ok(()) };
+        let Some(Current { lines, rows }) = &mut self.current else { return Ok(()) };
         let error = Error::Row { file: lines.name().to_owned(), line: lines.number, column, reason };
-        let header = self.rules.schema.header && columns.is_none();
-        if self.on_bad_row == OnBadRow::Error || header {
+        if self.on_bad_row == OnBadRow::Error || !rows.may_skip(&self.rules) {
             return Err(error);
         }
-        *rows = true;
         self.skipped += 1;
         if self.messages.len() < MESSAGES {
             self.messages.push(error.to_string());
         }
         Ok(())
-    }
-}
-
-impl Current {
-    fn finish(&self, header: bool) -> Result<()> {
-        let reason = match (self.lines.number, self.rows) {
-            (0, _) => "the file is empty",
-            (_, false) if header => "the file ends after its header; there is no row",
-            _ => return Ok(()),
-        };
-        Err(Error::Row { file: self.lines.name().to_owned(), line: self.lines.number + 1, column: 0, reason: reason.into() })
-    }
-
-    /// Takes one line; true when it gave a row, false for a header.
-    fn line(&mut self, rules: &Rules, line: &[u8], block: &mut RawBlock) -> Result<bool, (usize, Reason)> {
-        let line = if self.lines.number == 1 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) } else { line };
-        let columns = match &self.columns {
-            Some(columns) => columns,
-            None => {
-                let columns = self.columns.insert(rules.columns(line)?);
-                if rules.schema.header {
-                    return Ok(false);
-                }
-                columns
-            }
-        };
-        rules.row(columns, line, block)?;
-        self.rows = true;
-        Ok(true)
     }
 }
 

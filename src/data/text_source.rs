@@ -1,7 +1,8 @@
 //! Delimited text as rounds of rows: threads cut the files into pieces ahead of time, all cores parse them.
 
-use super::lines::{Input, Line, Lines, MAX_LINE};
+use super::lines::{Input, Line, Lines};
 use super::pieces::{self, Piece, Pieces};
+use super::raw::MAX_LINE;
 use super::rows::{FileColumns, Rules};
 use super::source::{Parsed, Place, Source};
 use super::text::{Labels, MESSAGES, RawBlock};

@@ -5,7 +5,7 @@ use crate::ops::embedding_bag::{self, BatchViews};
 use crate::ops::matmul;
 use crate::ops::packed_bag::{self, PackedTables};
 use crate::ops::packed_matmul::{self, PackedLayer};
-use crate::packed::Packed;
+use crate::packed::Outline;
 use crate::plan::{Elem, Plan, Role, View};
 use crate::quant::pack;
 use crate::step::{Capacity, phase};
@@ -34,8 +34,8 @@ pub(super) enum LayerViews {
 }
 
 /// Records the forward pass of up to `capacity` samples.
-pub(super) fn record(packed: &Packed, network: &Network, tables: &Tables, capacity: Capacity) -> Recorded {
-    let (m, shape) = (packed.manifest(), &packed.manifest().shape);
+pub(super) fn record(outline: &Outline, network: &Network, tables: &Tables, capacity: Capacity) -> Recorded {
+    let (m, shape) = (outline.manifest(), &outline.manifest().shape);
     let (k, dim) = (shape.tables(), shape.dim);
     let mut plan = Plan::new();
     let mut input = |name: String, shape: &str, len: usize, elem| plan.buffer(name, shape, len, elem, Role::Input);
@@ -52,7 +52,7 @@ pub(super) fn record(packed: &Packed, network: &Network, tables: &Tables, capaci
         row_offsets: rows,
         row_samples: rows,
     };
-    let row_scales = packed.row_scales();
+    let row_scales = outline.row_scales();
     let shards = (0..tables.shards()).map(|s| {
         let len = packed_bag::words(tables.rows_in_shard(s), tables.row_bytes());
         input(format!("codes.{s}"), "[rows, bytes] in words", len, Elem::U32)
@@ -72,7 +72,7 @@ pub(super) fn record(packed: &Packed, network: &Network, tables: &Tables, capaci
             let views = if m.mlps.bits.quantized() {
                 let codes =
                     input(format!("{}.codes", layer.name), "[out, words]", outputs * packed_matmul::words(m.mlps.bits, inputs), Elem::U32);
-                let count = packed.tensor(&format!("{}.weight.scale", layer.name)).len() / 4;
+                let count = outline.place(&format!("{}.weight.scale", layer.name)).len() / 4;
                 let scales = input(format!("{}.scale", layer.name), "[out] or [1]", count, Elem::F32);
                 LayerViews::Packed(PackedLayer { bits: m.mlps.bits, offset: m.mlps.offset, codes, scales, bias })
             } else {

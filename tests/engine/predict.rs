@@ -6,7 +6,7 @@ use dqrm::data::{Batch, Block};
 use dqrm::model::Network;
 use dqrm::ops::case::random;
 use dqrm::packed::{self, Coding, Input, Manifest, Packed, Rule, Source, WritePlan};
-use dqrm::predictor::Predictor;
+use dqrm::predictor::{Incoming, Predictor};
 use dqrm::quant::Bits;
 use dqrm::session::Session;
 use pollster::block_on;
@@ -44,6 +44,11 @@ impl Variant {
     }
 
     fn packed(&self) -> Packed {
+        Packed::decode(std::sync::Arc::new(self.file())).unwrap()
+    }
+
+    /// The bytes of a packed file.
+    fn file(&self) -> Vec<u8> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.safetensors");
         let mut schema = Schema::criteo(3, ROWS.len());
@@ -64,7 +69,7 @@ impl Variant {
             ids: Mapper::modulo(&ROWS).to_bytes(),
         };
         packed::write(&path, &plan, &mut Weights, &mut |_, _| {}).unwrap();
-        packed::open(&path).unwrap() // the map outlives the file's name
+        std::fs::read(&path).unwrap()
     }
 }
 
@@ -156,6 +161,73 @@ fn packed_models_give_what_their_values_give_on_a_gpu() {
     if crate::common::gpu().is_some() {
         agree(&Device::Gpu);
     }
+}
+
+/// Sends a file in pieces of `piece` bytes.
+fn sent(file: &[u8], piece: usize, device: &Device, max_binding: u64) -> dqrm::Result<(Predictor, Packed)> {
+    let mut incoming = Incoming::new("m.safetensors", file.len() as u64, device.clone(), 70)?.cut(max_binding);
+    for (i, piece) in file.chunks(piece).enumerate() {
+        block_on(incoming.push(piece))?;
+        assert!(incoming.received() > i);
+    }
+    incoming.finish()
+}
+
+fn pieces_agree(device: &Device) {
+    for (v, variant) in variants().iter().enumerate() {
+        let (file, block) = (variant.file(), block(70));
+        let packed = variant.packed();
+        let wanted = predicted(&packed, device, 70, u64::MAX, &block);
+        for (piece, max_binding) in [(1, u64::MAX), (7, 256), (1000, 256), (file.len(), 256)] {
+            let (mut predictor, rest) = sent(&file, piece, device, max_binding).unwrap();
+            let batch = Batch::prepare(&block, predictor.tables()).unwrap();
+            let got = block_on(predictor.logits(&batch)).unwrap();
+            assert_eq!(got, wanted, "variant {v} in pieces of {piece}, bindings of {max_binding}");
+            assert_eq!((rest.ids(), rest.manifest()), (packed.ids(), packed.manifest()));
+            assert!(rest.tensor("emb_l.0.weight.codes").is_empty() && rest.table_rows(0, 0, 1).is_empty(), "the codes are not kept");
+            rest.verify().unwrap();
+        }
+    }
+}
+
+#[test]
+fn models_that_come_in_pieces_are_the_same_on_the_cpu() {
+    pieces_agree(&Device::Cpu);
+}
+
+#[test]
+fn models_that_come_in_pieces_are_the_same_on_a_gpu() {
+    if crate::common::gpu().is_some() {
+        pieces_agree(&Device::Gpu);
+    }
+}
+
+#[test]
+fn damage_is_found_in_models_that_come_in_pieces() {
+    let file = variants()[0].file();
+    let codes = Packed::decode(std::sync::Arc::new(file.clone())).unwrap().codes();
+    let refused = |file: &[u8]| sent(file, 64, &Device::Cpu, u64::MAX).unwrap_err().to_string();
+    let altered = |at: usize| {
+        let mut file = file.clone();
+        file[at] ^= 1;
+        refused(&file)
+    };
+    for at in [codes.start, codes.end - 1] {
+        assert!(altered(at).contains("`m.safetensors` has tables that were altered"), "{}", altered(at));
+    }
+    for at in [codes.start - 1, codes.end, file.len() - 1] {
+        assert!(altered(at).contains("was altered after it was written"), "{}", altered(at));
+    }
+    for end in 0..file.len() {
+        assert!(sent(&file[..end], 64, &Device::Cpu, u64::MAX).is_err(), "{end} of {} bytes", file.len());
+    }
+    let mut short = Incoming::new("m", file.len() as u64, Device::Cpu, 1).unwrap();
+    block_on(short.push(&file[..file.len() - 1])).unwrap();
+    assert!(short.finish().unwrap_err().to_string().contains("is truncated"));
+    let mut long = Incoming::new("m", file.len() as u64, Device::Cpu, 1).unwrap();
+    block_on(long.push(&file)).unwrap();
+    assert!(block_on(long.push(b"x")).unwrap_err().to_string().contains("is longer than it should be"));
+    assert!(refused(b"not a model at all").contains("is not a safetensors file"));
 }
 
 #[test]

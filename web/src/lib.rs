@@ -7,12 +7,21 @@ use wasm_bindgen::prelude::*;
 
 pub mod ads;
 mod devices;
+mod panics;
+mod scorer;
+pub mod scores;
 
 pub use devices::devices;
+pub use scorer::{Incoming, Scorer, summary};
 
 /// An error as JavaScript sees it: one sentence.
 fn thrown(error: impl std::fmt::Display) -> JsValue {
     js_sys::Error::new(&error.to_string()).into()
+}
+
+/// A device as the page names it.
+fn device(name: &str) -> dqrm::config::Device {
+    name.to_owned().into()
 }
 
 /// The version of the library.
