@@ -5,6 +5,7 @@
 
 use wasm_bindgen::prelude::*;
 
+pub mod ads;
 mod devices;
 mod panics;
 mod scorer;
