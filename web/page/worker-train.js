@@ -28,7 +28,7 @@ export async function load({ settings }, job) {
   pair = { fp32, int4 };
   wantedRate = null;
   const facts = JSON.parse(int4.describe());
-  every = Math.max(1, Math.round(facts.train / facts.batch / EVALUATIONS));
+  every = Math.max(1, Math.round(facts.steps_per_epoch / EVALUATIONS));
   untilEvaluation = every;
   steps = 8;
   return facts;

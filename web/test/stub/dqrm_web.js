@@ -42,7 +42,7 @@ export class Scorer {
 export function summary(p, l) { return JSON.stringify({ samples: p.length, auc: 0.7731, log_loss: 0.4512, calibration: 1.012 }); }
 export class Trainer {
   static async load(device, settings) { await sleep(80); const t = new Trainer(); t.s = { bits: 4, period: 200, learning_rate: 0.1, batch: 128, train: 20000, validation: 8000, ...JSON.parse(settings) }; t.n = 0; return t; }
-  describe() { return JSON.stringify({ ...this.s, engine: 'gpu', device: 'stub' }); }
+  describe() { return JSON.stringify({ settings: this.s, engine: 'gpu', device: 'stub', steps_per_epoch: 156, best: { auc: 0.801, log_loss: 0.4 } }); }
   async steps(n) { await sleep(n * 0.5); const losses = []; for (let i = 0; i < n; i++) { this.n++; const e = this.n / 156; losses.push(0.42 + 0.25 * Math.exp(-e * 2) - (this.s.bits ? 0.008 : 0.035) * Math.min(e, 8) + 0.06 * (Math.random() - 0.5)); } return JSON.stringify({ step: this.n, epoch: this.n / 156, losses }); }
   async evaluate() { await sleep(30); const e = this.n / 156; const a = 0.5 + 0.27 * (1 - Math.exp(-e * 1.1)) - (this.s.bits ? 0.002 : 0.014) * Math.max(0, e - 2.5); return JSON.stringify({ auc: a + 0.002 * Math.random(), log_loss: 0.45, samples: 8000 }); }
   set_learning_rate() {}
