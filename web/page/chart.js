@@ -82,6 +82,8 @@ export class LineChart extends Chart {
     this.epochs = 2;
     /** @type {number | null} where the pointer is, in the drawing's units */
     this.pointer = null;
+    /** @type {number | null} a height that no line can expect to pass */
+    this.ceiling = null;
     this.values = h('span', { class: 'values' });
     this.caption.append(this.values);
     this.svg.addEventListener('pointermove', (event) => this.point(event.clientX - this.svg.getBoundingClientRect().left));
@@ -110,6 +112,10 @@ export class LineChart extends Chart {
       xFormat: (value, digits) => count(value, digits),
       yFormat: (value, digits) => count(value, Math.max(digits, 2)),
     });
+    const [low, high] = this.range();
+    if (this.ceiling !== null && this.ceiling > low && this.ceiling < high) {
+      nodes.push(s('line', { class: 'ceiling', x1: x(0), x2: x(this.epochs), y1: y(this.ceiling), y2: y(this.ceiling) }));
+    }
     for (const { name, points, best, dots } of this.lines) {
       if (points.length === 0) continue;
       const path = points.map(([px, py]) => `${x(px).toFixed(1)} ${y(py).toFixed(1)}`).join('L');

@@ -145,10 +145,9 @@ export class ShaderCorner {
 
   #verdict({ compiled, errors, cases }, edited) {
     if (!compiled) {
-      const lines = errors.map(({ line, column, message }) => h('li', {},
-        h('button', { type: 'button', class: 'link', onclick: () => this.editor.show(line, column) }, `line ${line}, column ${column}`), ` ${message}`));
+      const lines = errors.map(({ line, column, message }) => h('li', {}, line > 0 && h('button', { type: 'button', class: 'link', onclick: () => this.editor.show(line, column) }, `line ${line}, column ${column}`), ` ${sentence(message)}`));
       this.results.replaceChildren(h('p', { class: 'verdict-line bad', role: 'status' }, 'It does not compile:'), h('ul', { class: 'errors' }, ...lines));
-      if (errors[0]) this.editor.reveal(errors[0].line);
+      if (errors[0]?.line > 0) this.editor.reveal(errors[0].line);
       return;
     }
     const failed = cases.filter(({ passed }) => !passed);

@@ -6,6 +6,9 @@ import { LineChart } from './chart.js';
 import { sentence } from './widgets.js';
 import { Curve, story } from './curves.js';
 
+/** What the controls begin with: a learning rate, and steps between two refreshes of the scales. */
+const RATE = 0.01;
+const PERIOD = 4000;
 /** Epochs after which training pauses by itself. */
 const EPOCHS = 12;
 
@@ -25,9 +28,9 @@ export class Training {
   #build() {
     this.bits = h('select', { id: 'train-bits', onchange: () => this.reset() },
       ...[2, 4, 8].map((bits) => h('option', { value: bits, selected: bits === 4 }, `INT${bits}`)));
-    this.period = h('input', { type: 'number', id: 'train-period', min: 1, max: 100000, value: 200, onchange: () => this.reset() });
+    this.period = h('input', { type: 'number', id: 'train-period', min: 1, max: 1_000_000, value: PERIOD, onchange: () => this.reset() });
     this.rateShown = h('output', { for: 'train-rate' });
-    this.rate = h('input', { type: 'range', id: 'train-rate', min: -2.5, max: 0.5, step: 0.05, value: 0, oninput: () => this.#rated() });
+    this.rate = h('input', { type: 'range', id: 'train-rate', min: -3.5, max: 0, step: 0.05, value: Math.log10(RATE), oninput: () => this.#rated() });
     this.go = h('button', { type: 'button', class: 'primary', id: 'train-go', onclick: () => this.#toggle() }, 'Train');
     this.again = h('button', { type: 'button', id: 'train-reset', onclick: () => this.reset() }, 'Start over');
     this.save = h('button', { type: 'button', id: 'train-save', onclick: () => this.#packed((file) => download('trained-here.int4.safetensors', new Blob([file]))) }, 'Download the packed model');
@@ -43,7 +46,7 @@ export class Training {
         h('label', { class: 'field' }, h('span', {}, 'Rounded to'), this.bits),
         h('label', { class: 'field' }, h('span', {}, 'New scales every … steps'), this.period)),
       this.bar, this.state,
-      h('p', { class: 'legend' }, h('span', { class: 'key line int4' }), this.rounded = h('span', {}, 'INT4'), h('span', { class: 'key line fp32' }), 'FP32 ', h('span', { class: 'best-key' }), 'best so far'),
+      h('p', { class: 'legend' }, h('span', { class: 'key line int4' }), this.rounded = h('span', {}, 'INT4'), h('span', { class: 'key line fp32' }), 'FP32 ', h('span', { class: 'best-key' }), 'best so far', this.most = h('span', { class: 'most' })),
       h('div', { class: 'two' }, this.lossChart.element, this.aucChart.element),
       this.story,
       h('div', { class: 'buttons' }, this.save, this.use));
@@ -60,6 +63,7 @@ export class Training {
 
   #clear() {
     this.curves = { int4: new Curve(), fp32: new Curve() };
+    this.#ceiling(null);
     this.epoch = 0;
     this.#goal = EPOCHS;
     this.bar.max = EPOCHS;
@@ -71,7 +75,7 @@ export class Training {
   }
 
   #settings() {
-    return { bits: Number(this.bits.value), period: Math.max(1, Math.round(Number(this.period.value)) || 200), learning_rate: this.learningRate };
+    return { bits: Number(this.bits.value), period: Math.max(1, Math.round(Number(this.period.value)) || PERIOD), learning_rate: this.learningRate };
   }
 
   get learningRate() {
@@ -123,7 +127,8 @@ export class Training {
       if (!this.#loaded) {
         this.state.textContent = 'Loading both models…';
         const facts = await engine.call('train.load', { settings: this.#settings() }, { progress: (text) => { this.state.textContent = text; } });
-        this.batch = facts.batch;
+        this.batch = facts.settings.batch;
+        this.#ceiling(facts.best.auc);
         this.#loaded = true;
       }
       if (this.epoch >= this.#goal) this.#goal = Math.ceil(this.epoch) + EPOCHS;
@@ -135,6 +140,12 @@ export class Training {
       if (error instanceof Cancelled) this.#done(`Paused after ${count(this.epoch, 1)} epochs.`);
       else this.#done(sentence(error.message), true);
     }
+  }
+
+  /** What nobody can beat on these clicks: they are drawn from probabilities that are known. @param {number | null} auc */
+  #ceiling(auc) {
+    this.aucChart.ceiling = auc;
+    this.most.textContent = auc === null ? '' : `no model can expect more than ${score(auc)} here`;
   }
 
   #done(text, bad = false) {
