@@ -23,9 +23,10 @@ function describe({ devices, ms }, { int4, fp32, ms: model_ms }) {
   const { gpu, threads } = devices;
   const onGpu = int4.engine === 'gpu';
   byId('where').textContent = onGpu ? 'GPU' : 'CPU';
-  const parts = [h('b', {}, int4.device)];
+  /** @type {(Node | string)[]} */
+  const parts = [h('b', {}, onGpu ? int4.device : 'CPU engine')];
   if (onGpu) parts.push(`WebGPU, up to ${binary(gpu.limits.max_binding)} a binding`);
-  else parts.push(`CPU engine, ${threads === 1 ? 'one thread' : `${threads} threads`}`);
+  else parts.push(threads === 1 ? 'one thread' : `${threads} threads`);
   parts.push(`model ${bytes(int4.bytes)} (FP32 ${bytes(fp32.bytes)})`, `ready in ${duration(ms + model_ms)}`);
   byId('status').replaceChildren(h('span', { class: `dot ${int4.engine}` }), ...parts.map((part) => h('span', {}, part)));
 }

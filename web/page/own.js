@@ -87,7 +87,7 @@ export class OwnModel {
     this.facts.replaceChildren(
       h('p', { class: 'name' }, name),
       h('p', {}, `${width}, ${bytes(model.bytes)}: ${plural(model.tables, 'table')} with ${plural(rows, 'row')} of ${model.dim}. `,
-        `Checksums agree. On ${model.device} in ${duration(ms)} ${where}.`,
+        `Checksums agree. On ${model.engine === 'gpu' ? model.device : 'the CPU engine'} in ${duration(ms)} ${where}.`,
         trouble && ` Not kept for the next visit: ${trouble}.`));
     const { columns } = model;
     const named = { '\t': 'tabs', ',': 'commas' }[columns.separator] ?? `“${columns.separator}”`;
