@@ -24,6 +24,7 @@ mod lines;
 pub mod loader;
 #[cfg(feature = "cli")]
 mod manifest;
+pub mod order;
 #[cfg(feature = "cli")]
 pub mod parquet;
 #[cfg(feature = "cli")]

@@ -6,12 +6,12 @@ use super::{CHECKSUM_KEY, CODES_CHECKSUM_KEY, MANIFEST_KEY, Manifest, VERSION, V
 use crate::config::ScalePer;
 use crate::error::{Error, Result};
 use crate::model::{Layer, Network};
-use crate::partial;
 use crate::quant::{self, Bits, dorefa, pack};
 use crate::tensor_file::{self, checksum_text};
 use rayon::prelude::*;
 use safetensors::Dtype;
 use std::collections::BTreeMap;
+use std::io::{Cursor, Seek, Write};
 use std::path::Path;
 
 /// Values of a table in memory at once.
@@ -76,9 +76,26 @@ pub struct Written {
 ///
 /// # Errors
 /// Weights that cannot be read or are not finite, a full disk.
+#[cfg(feature = "cli")]
 pub fn write(path: &Path, plan: &Plan, source: &mut dyn Source, progress: &mut dyn FnMut(u64, u64)) -> Result<Written> {
-    let outcome = Writer::new(plan.clone(), source, progress).and_then(|mut w| w.run(&partial::name(path)));
-    partial::finish(path, outcome)
+    let partial = crate::partial::name(path);
+    let outcome = Writer::new(plan.clone(), source, progress).and_then(|mut w| {
+        let file = std::fs::File::create(&partial).map_err(Error::io("create", &partial))?;
+        let (written, file) = w.run(Output::new(std::io::BufWriter::with_capacity(1 << 20, file), &partial))?;
+        file.get_ref().sync_all().map_err(Error::io("write", &partial))?;
+        Ok(written)
+    });
+    crate::partial::finish(path, outcome)
+}
+
+/// The bytes of a packed file, in memory. `progress` gets (values done, in all).
+///
+/// # Errors
+/// Weights that cannot be read or are not finite.
+pub fn encode(plan: &Plan, source: &mut dyn Source, progress: &mut dyn FnMut(u64, u64)) -> Result<(Vec<u8>, Written)> {
+    let mut writer = Writer::new(plan.clone(), source, progress)?;
+    let (written, bytes) = writer.run(Output::new(Cursor::new(Vec::new()), Path::new("memory")))?;
+    Ok((bytes.into_inner(), written))
 }
 
 /// A matrix on its grid.
@@ -117,7 +134,7 @@ impl<'a> Writer<'a> {
         Ok(Writer { plan, network, source, progress, done: 0, total })
     }
 
-    fn run(&mut self, partial: &Path) -> Result<Written> {
+    fn run<W: Write + Seek>(&mut self, mut out: Output<'_, W>) -> Result<(Written, W)> {
         let m = self.plan.manifest.clone();
         let layers: Vec<Layer> = self.network.layers().cloned().collect();
         let matrices = layers.iter().map(|layer| self.matrix(layer)).collect::<Result<Vec<_>>>()?;
@@ -126,7 +143,6 @@ impl<'a> Writer<'a> {
         let wanted = layout(&m, self.plan.row_scales, channels, self.plan.ids.len() as u64);
         let header = header(&m, &wanted)?;
 
-        let mut out = Output::create(partial)?;
         out.put(&header, Part::Header)?;
         if self.plan.row_scales {
             for k in 0..m.shape.tables() {
@@ -153,11 +169,11 @@ impl<'a> Writer<'a> {
             out.put(&matrix.codes, Part::Rest)?;
         }
         out.put(&self.plan.ids, Part::Rest)?;
-        let bytes = out.finish(header)?;
+        let (bytes, sink) = out.finish(header)?;
         let id_bytes = self.plan.ids.len() as u64;
         let mlp_bytes = wanted.iter().filter(|(n, ..)| !n.starts_with("emb_l") && n != super::IDS);
         let mlp_bytes = mlp_bytes.map(|(_, dtype, shape)| shape.iter().product::<u64>() * if *dtype == "F32" { 4 } else { 1 }).sum();
-        Ok(Written { bytes, code_bytes, scale_bytes, mlp_bytes, id_bytes })
+        Ok((Written { bytes, code_bytes, scale_bytes, mlp_bytes, id_bytes }, sink))
     }
 
     fn whole(&mut self, name: &str, len: usize) -> Result<Vec<f32>> {
@@ -256,7 +272,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn row_scales(&mut self, table: usize, out: &mut Output<'_>) -> Result<()> {
+    fn row_scales<W: Write + Seek>(&mut self, table: usize, out: &mut Output<'_, W>) -> Result<()> {
         let (dim, n) = (self.plan.manifest.shape.dim, self.plan.manifest.tables.bits.max_code());
         self.pieces(table, &mut |values| {
             let scales: Vec<f32> = values.par_chunks(dim).map(|row| quant::scale(max_abs(row), n)).collect();
@@ -264,7 +280,7 @@ impl<'a> Writer<'a> {
         })
     }
 
-    fn codes(&mut self, table: usize, scale: Option<f32>, out: &mut Output<'_>) -> Result<()> {
+    fn codes<W: Write + Seek>(&mut self, table: usize, scale: Option<f32>, out: &mut Output<'_, W>) -> Result<()> {
         let (dim, bits, rule) = (self.plan.manifest.shape.dim, self.plan.manifest.tables.bits, self.plan.rule);
         let stride = pack::row_bytes(bits, dim);
         let grid = if rule == Rule::DoReFa { Grid::dorefa(bits, scale.unwrap_or(0.0)) } else { Grid::Plain };
