@@ -34,6 +34,9 @@ pub trait Source {
 pub enum Rule {
     /// Scale = largest magnitude / largest code, from the weights as they are (dqrm, hawq, ptq).
     MaxAbs,
+    /// As [`Rule::MaxAbs`], but the tables' scales are those that training used last and that stand in the source as
+    /// `dqrm.scale.emb_l`: exactly the model that evaluations in training saw, also long after a refresh.
+    Kept,
     /// Scales that were learned and stand in the source as `dqrm.scale.…` (lsq).
     Learned,
     /// DoReFa: tanh, divided by its largest magnitude, on a grid without zero (pact).
@@ -130,7 +133,7 @@ impl<'a> Writer<'a> {
         m.mlps.offset = if m.mlps.bits.quantized() { offset } else { 0.0 };
         m.check(u64::MAX).map_err(|e| Error::Config(format!("this model cannot be packed: it {e}")))?;
         let network = Network::new(&m.shape);
-        let total = m.shape.embedding_parameters().saturating_mul(if plan.rule == Rule::Learned { 1 } else { 2 });
+        let total = m.shape.embedding_parameters().saturating_mul(if matches!(plan.rule, Rule::Learned | Rule::Kept) { 1 } else { 2 });
         Ok(Writer { plan, network, source, progress, done: 0, total })
     }
 
@@ -197,7 +200,7 @@ impl<'a> Writer<'a> {
         let per = if self.plan.mlp_scales == ScalePer::Channel { inputs } else { inputs * outputs };
         let (grid, scales) = match self.plan.rule {
             Rule::DoReFa => (Grid::dorefa(bits, max_abs(&full)), vec![dorefa::spacing(bits.max_code())]),
-            Rule::MaxAbs => (Grid::Plain, full.chunks_exact(per).map(|g| quant::scale(max_abs(g), bits.max_code())).collect()),
+            Rule::MaxAbs | Rule::Kept => (Grid::Plain, full.chunks_exact(per).map(|g| quant::scale(max_abs(g), bits.max_code())).collect()),
             Rule::Learned => (Grid::Plain, self.learned(&format!("dqrm.scale.{name}"), inputs * outputs / per)?),
         };
         let group = |o: usize| scales[o.min(scales.len() - 1)];
@@ -222,7 +225,7 @@ impl<'a> Writer<'a> {
         let mut scales = vec![0.0; len];
         self.source.read(name, 0, &mut scales)?;
         match scales.iter().find(|s| !(s.is_finite() && **s > 0.0)) {
-            Some(s) => Err(Error::Data(format!("`{name}` holds the scale {s}; a learned scale is positive"))),
+            Some(s) => Err(Error::Data(format!("`{name}` holds the scale {s}; a scale of training is positive"))),
             None => Ok(scales),
         }
     }
@@ -230,7 +233,7 @@ impl<'a> Writer<'a> {
     /// One scale for each table. For DoReFa it is the largest magnitude, which its grid begins with.
     fn table_scales(&mut self) -> Result<Vec<f32>> {
         let (tables, bits) = (self.plan.manifest.shape.tables(), self.plan.manifest.tables.bits);
-        if self.plan.rule == Rule::Learned {
+        if matches!(self.plan.rule, Rule::Learned | Rule::Kept) {
             return self.learned("dqrm.scale.emb_l", tables);
         }
         let mut scales = Vec::new();
