@@ -46,7 +46,7 @@ fn all(test: &str, device: Device, loose_allowed: bool) {
         }
         match outcome {
             Err(error) => misses += &format!("{}: {error}\n", dir.display()),
-            Ok(Outcome { device, computed, report }) => {
+            Ok(Outcome { device, computed, report, .. }) => {
                 let finite = |values: &Values| matches!(values, Values::Float(v) if v.iter().all(|x| x.is_finite()));
                 assert!(finite(&computed["losses"].values), "{}: a loss is not finite", dir.display());
                 let report = report.expect("expected values are there");
