@@ -121,6 +121,8 @@ pub mod predictor;
 pub mod profile;
 pub mod quant;
 pub mod rng;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod session;
 #[cfg(feature = "cli")]
 pub mod state_dict;
