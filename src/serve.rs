@@ -146,7 +146,8 @@ impl Server {
     /// # Errors
     /// A system that gives no threads or no events.
     pub fn run(self) -> Result<()> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::io("start", "the server's threads"))?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::io("start", "the server's threads"))?;
         runtime.block_on(self.accept())?;
         runtime.shutdown_timeout(Duration::from_secs(1));
         Ok(())

@@ -86,7 +86,11 @@ mod tests {
         let parquet = values(Format::Parquet, IdText::Text, &any);
         assert_eq!([parquet.number(0, b"12"), parquet.category(0, b"12")], [Ok(12), Ok(xxh3_64(b"12"))]);
         for text in [&b"1.0"[..], b"1e2", b"", b"true"] {
-            assert!(hex.number(0, text).is_err() && parquet.number(0, text).is_err() && values(Format::Text, IdText::Text, &any).number(0, text).is_err());
+            assert!(
+                hex.number(0, text).is_err()
+                    && parquet.number(0, text).is_err()
+                    && values(Format::Text, IdText::Text, &any).number(0, text).is_err()
+            );
         }
         assert_eq!([text.dense(b"7"), text.dense(b"-7")], [Ok(8f32.ln()), Ok(0.0)]);
     }

@@ -201,4 +201,16 @@ mod tests {
             assert!(full.iter().all(|&n| n == most) && *last <= most, "{sizes:?}");
         }
     }
+
+    #[test]
+    fn a_full_queue_takes_no_more() {
+        let (sender, jobs) = sync_channel(2);
+        let queue = Queue(sender);
+        assert!((0..2).all(|i| queue.push(block(i, 1)).is_ok()));
+        assert_eq!(queue.push(block(2, 1)).err(), Some(NotTaken::Full));
+        drop(jobs.recv());
+        assert!(queue.push(block(3, 1)).is_ok());
+        drop(jobs);
+        assert_eq!(queue.push(block(4, 1)).err(), Some(NotTaken::Gone));
+    }
 }

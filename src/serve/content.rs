@@ -133,7 +133,9 @@ fn part(range: &str, size: u64) -> Part {
             Some(last) => Part::Bytes(size - last.min(size), last.min(size)),
         },
         (first, last) => match (number(first), if last.is_empty() { Some(u64::MAX) } else { number(last) }) {
-            (Some(first), Some(last)) if first <= last && first < size => Part::Bytes(first, (last - first).saturating_add(1).min(size - first)),
+            (Some(first), Some(last)) if first <= last && first < size => {
+                Part::Bytes(first, (last - first).saturating_add(1).min(size - first))
+            }
             (Some(first), Some(last)) if first <= last => Part::Nowhere,
             _ => Part::Whole,
         },

@@ -71,7 +71,17 @@ mod tests {
         for host in ["localhost", "localhost:8000", "127.0.0.1", "127.0.0.1:1", "127.8.9.1", "[::1]:8000", "[::1]"] {
             assert!(local(host), "{host}");
         }
-        for host in ["", "example.com", "localhost.example.com", "127.0.0.1.example.com", "127.0.0.1:80.example.com", "10.0.0.1", "::1", "[::2]", "0.0.0.0"] {
+        for host in [
+            "",
+            "example.com",
+            "localhost.example.com",
+            "127.0.0.1.example.com",
+            "127.0.0.1:80.example.com",
+            "10.0.0.1",
+            "::1",
+            "[::2]",
+            "0.0.0.0",
+        ] {
             assert!(!local(host), "{host}");
         }
     }

@@ -124,7 +124,8 @@ impl Page {
         if let Some(beside) = self.stored(&format!("{name}.gz")) {
             return Some(beside.bulk);
         }
-        let kept = |map: &HashMap<String, (String, Bytes)>| map.get(name).filter(|(tag, _)| *tag == stored.tag).map(|(_, bytes)| bytes.clone());
+        let kept =
+            |map: &HashMap<String, (String, Bytes)>| map.get(name).filter(|(tag, _)| *tag == stored.tag).map(|(_, bytes)| bytes.clone());
         if let Some(bytes) = self.compressed.lock().ok().and_then(|map| kept(&map)) {
             return Some(Bulk::Memory(bytes));
         }
@@ -169,7 +170,8 @@ fn compress(bulk: &Bulk) -> Option<Bytes> {
 /// True for the names that the page's files may have: parts of letters, digits, `-`, `_` and `.` that begin with a letter or a digit.
 fn plain(name: &str) -> bool {
     let part = |part: &str| {
-        part.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric) && part.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c))
+        part.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
+            && part.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c))
     };
     name.len() <= 255 && name.split('/').all(part)
 }
@@ -211,7 +213,9 @@ mod tests {
         for name in ["index.html", "pkg/dqrm_web_bg.wasm", "model/clicks.int4.safetensors", "a-1_b.js"] {
             assert!(plain(name), "{name}");
         }
-        for name in ["", "/", "a//b", "..", "../a", "a/../b", "./a", ".git", "a/.b", "a\\b", "a%2e", "a b", "C:", "a\0", "é", "a/", "_a", "-a"] {
+        for name in
+            ["", "/", "a//b", "..", "../a", "a/../b", "./a", ".git", "a/.b", "a\\b", "a%2e", "a b", "C:", "a\0", "é", "a/", "_a", "-a"]
+        {
             assert!(!plain(name), "{name}");
         }
         assert!(!plain(&"a".repeat(256)));
@@ -219,7 +223,13 @@ mod tests {
 
     #[test]
     fn names_with_a_hash_are_known() {
-        for (name, is) in [("engine-3f2a9b1c.js", true), ("a.0123456789abcdef.css", true), ("pkg/dqrm_web.js", false), ("deadbeef.js", false), ("a-12.js", false)] {
+        for (name, is) in [
+            ("engine-3f2a9b1c.js", true),
+            ("a.0123456789abcdef.css", true),
+            ("pkg/dqrm_web.js", false),
+            ("deadbeef.js", false),
+            ("a-12.js", false),
+        ] {
             assert_eq!(hashed(name), is, "{name}");
         }
     }

@@ -3,8 +3,8 @@
 use axum::body::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use std::fs::File;
-use std::io::{Error, ErrorKind, Read, Seek, SeekFrom};
 use std::future::Future;
+use std::io::{Error, ErrorKind, Read, Seek, SeekFrom};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::task::{JoinHandle, spawn_blocking};

@@ -18,7 +18,11 @@ pub(super) type Reason = String;
 ///
 /// # Errors
 /// Anything but an array of numbers and texts in that shape, and what `each` says of an element.
-pub(super) fn elements<'a>(json: &'a str, shape: &[usize], each: &mut dyn FnMut(usize, Item<'a>) -> Result<(), Reason>) -> Result<(), Reason> {
+pub(super) fn elements<'a>(
+    json: &'a str,
+    shape: &[usize],
+    each: &mut dyn FnMut(usize, Item<'a>) -> Result<(), Reason>,
+) -> Result<(), Reason> {
     let (bytes, total) = (json.as_bytes(), shape.iter().product::<usize>());
     let otherwise = || format!("its data is nested otherwise than its shape {shape:?} says");
     // elements of each array that is open, and how deep elements stand
