@@ -48,6 +48,8 @@ mod text_source;
 mod transpose;
 mod unique;
 #[cfg(feature = "cli")]
+pub mod values;
+#[cfg(feature = "cli")]
 mod writer;
 mod zipf;
 
