@@ -71,7 +71,8 @@
 //! 18. [`onnx`], [`state_dict`]: models and weights for other programs.
 //! 19. [`profile`], [`bench`](mod@bench): where a step's time goes, and what the device gives at best.
 //! 20. [`mod@train`]: the loop: next batch, step, report, evaluate, save; and packing a run.
-//! 21. [`cli`]: the commands. The only part that prints.
+//! 21. `serve` (feature `serve`): a page and a packed model over HTTP.
+//! 22. [`cli`]: the commands. The only part that prints.
 //!
 //! # Letters
 //!
@@ -84,7 +85,8 @@
 //! `lab` adds the checks of shader texts to [`lab`], for which it needs naga; `cli` includes it.
 //! `cli`, on by default, is everything that needs an operating system: files, threads for loading,
 //! the terminal. Without it the modules `bench`, `checkpoint`, `cli`, `config_file`, `host_tables`, `import`, `onnx`, `state_dict` and
-//! `train`, and the parts of `data` that read files, are left out.
+//! `train`, and the parts of `data` that read files, are left out. `serve`, on by default too, is `dqrm serve`, the only
+//! part with an async runtime; `page` puts the web page, which must have been built, into the program.
 
 #[cfg(feature = "cli")]
 pub mod bench;
@@ -121,6 +123,8 @@ pub mod predictor;
 pub mod profile;
 pub mod quant;
 pub mod rng;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod session;
 #[cfg(feature = "cli")]
 pub mod state_dict;

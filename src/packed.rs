@@ -32,16 +32,15 @@ use xxhash_rust::xxh3::Xxh3;
 mod file;
 mod manifest;
 mod outline;
-#[cfg(feature = "cli")]
 mod output;
 mod parts;
-#[cfg(feature = "cli")]
 mod write;
 
 #[cfg(feature = "cli")]
 pub use file::{is_packed, open};
 #[cfg(feature = "cli")]
-pub use write::{Plan as WritePlan, Rule, Source, Written, write};
+pub use write::write;
+pub use write::{Plan as WritePlan, Rule, Source, Written, encode};
 
 /// The version of the format that is written. Every earlier one is read.
 pub const VERSION: u64 = 1;

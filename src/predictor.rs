@@ -8,6 +8,7 @@ use crate::engine::cpu::CpuEngine;
 use crate::engine::gpu::GpuEngine;
 use crate::error::{Error, Result};
 use crate::model::Network;
+use crate::ops::packed_matmul;
 use crate::packed::{Outline, Packed};
 use crate::plan::schedule::{Limits, Schedule};
 use crate::plan::{StepUniform, View};
@@ -38,6 +39,8 @@ pub struct Predictor {
     device: DeviceInfo,
     capacity: Capacity,
     bytes: u64,
+    /// Smaller batches are filled up to so many samples.
+    least: usize,
 }
 
 impl Predictor {
@@ -81,7 +84,7 @@ impl Predictor {
             }
         };
         let (device, shape) = (DeviceInfo::of(adapter.as_ref(), reason), outline.manifest().shape.clone());
-        Ok((Predictor { shape, tables, recorded, engine, device, capacity, bytes }, shared))
+        Ok((Predictor { shape, tables, recorded, engine, device, capacity, bytes, least: 1 }, shared))
     }
 
     /// The device in use.
@@ -109,6 +112,15 @@ impl Predictor {
         self.bytes
     }
 
+    /// From now on, what a sample's logit is does not depend on the samples beside it. The CPU engine has a quicker way for a
+    /// few samples, with other sums; it is then not taken, and small batches are filled up instead.
+    pub fn regular(mut self) -> Predictor {
+        if self.device.engine == "cpu" {
+            self.least = (packed_matmul::FEW + 1).min(self.capacity.samples);
+        }
+        self
+    }
+
     /// The recorded plan, to print or to look at.
     pub fn plan(&self) -> &crate::plan::Plan {
         &self.recorded.plan
@@ -127,14 +139,36 @@ impl Predictor {
         if batch.cut != self.tables.fingerprint() || batch.dense.len() != found.samples * self.shape.dense {
             return Err(Error::Data("the batch was prepared for another model; prepare it with this predictor's `tables()`".into()));
         }
+        let filled = self.filled(batch);
+        let batch = filled.as_ref().unwrap_or(batch);
         let r = &self.recorded;
         self.engine.write(r.dense, bytemuck::cast_slice(&batch.dense))?;
         for (view, words) in r.batch.forward(batch).into_iter().filter(|(_, words)| !words.is_empty()) {
             self.engine.write(view, words)?;
         }
         self.engine.run(&[0], &StepUniform::evaluate(batch.samples, batch.touched()))?;
-        let words = self.engine.read(View { len: batch.samples, ..r.logits }).await?;
+        let words = self.engine.read(View { len: found.samples, ..r.logits }).await?;
         Ok(bytemuck::cast_slice(&words).to_vec())
+    }
+
+    /// The batch with its last sample again and again, where it is too small and there is room. It serves the forward pass alone.
+    fn filled(&self, batch: &Batch) -> Option<Batch> {
+        let more = self.least.saturating_sub(batch.samples);
+        let last = batch.bag_offsets.len().checked_sub(1 + self.tables.count())?;
+        let bags = &batch.bag_offsets[last..];
+        let ids = bags[0] as usize..batch.bag_rows.len();
+        if more == 0 || batch.bag_rows.len() + more * ids.len() > self.capacity.ids {
+            return None;
+        }
+        let mut filled = batch.clone();
+        for _ in 0..more {
+            filled.samples += 1;
+            filled.dense.extend_from_slice(&batch.dense[batch.dense.len() - self.shape.dense..]);
+            let start = filled.bag_rows.len() as u32;
+            filled.bag_offsets.extend(bags[1..].iter().map(|end| start + (end - bags[0])));
+            filled.bag_rows.extend_from_slice(&batch.bag_rows[ids.clone()]);
+        }
+        Some(filled)
     }
 }
 

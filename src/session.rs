@@ -109,6 +109,19 @@ impl Session {
         &self.tables
     }
 
+    /// Changes the base learning rates of the steps that follow; `tables` where it differs from that of the MLPs. Warm-up and decay go
+    /// on from them.
+    ///
+    /// # Errors
+    /// A rate that is negative or not a number in FP32.
+    pub fn set_learning_rates(&mut self, mlps: f64, tables: Option<f64>) -> Result<()> {
+        let mut config = self.config.clone();
+        (config.optim.lr, config.optim.embedding_lr) = (mlps, tables);
+        config.validate()?;
+        self.config = config;
+        Ok(())
+    }
+
     /// One training step: scale refresh when due, gradients, update, update of learned scales. The batch may have any number of
     /// samples from 1 to the configured batch. Does not wait for the device.
     ///

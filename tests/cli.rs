@@ -1,5 +1,7 @@
 //! The program as its user meets it: messages, exit codes, files.
 
+mod common;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -846,6 +848,57 @@ fn a_profile_is_a_table_and_a_timeline() {
     assert_eq!(bytes(dir.join("a/last.safetensors")), bytes(dir.join("b/last.safetensors")));
     fail(dir, &["train", "--profile", "--workers", "2", "--samples", "12000", "--out", "c"], &["without workers"]);
     assert_eq!(run(dir, &["train", "--profile", "my.toml"]).0, 2, "settings are not taken for a timeline");
+}
+
+#[test]
+fn a_tuned_run_keeps_what_it_found_and_later_runs_take_it() {
+    if common::gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let kept = dir.join(if cfg!(target_os = "macos") { "Library/Caches/dqrm/tuning.json" } else { "dqrm/tuning.json" });
+    let tuned = |args: &[&str]| {
+        let mut command = dqrm(dir, &[&["train", "--device", "gpu"][..], args].concat());
+        let (code, _, err) = told(command.envs(["XDG_CACHE_HOME", "HOME", "LOCALAPPDATA"].map(|name| (name, dir))).output().unwrap());
+        assert_eq!(code, 0, "{args:?}: {err}");
+        err
+    };
+    let small = "[model]\ndense = 5\nbottom = [8, 4]\ntop = [8, 1]\ndim = 4\nrows = [20, 30]\n[train]\nbatch = 32\neval_batch = 32\n";
+    std::fs::write(dir.join("small.toml"), small).unwrap();
+    let train = |name: &str, more: &[&str]| {
+        tuned(&[&["small.toml", "--samples", "640", "--max-steps", "3", "--out", name][..], more].concat());
+        dir.join(name)
+    };
+    let read = |path: PathBuf| -> serde_json::Value { serde_json::from_slice(&bytes(path)).unwrap() };
+    let picks = |run: &Path| read(run.join("tuning.json"))["devices"].as_object().unwrap().values().next().unwrap()["picks"].clone();
+    let first = train("first", &["--tune", "fresh"]);
+    assert_eq!(bytes(first.join("tuning.json")), bytes(kept.clone()));
+    let found = picks(&first);
+    let product = found.as_object().unwrap().keys().next().expect("a product that was timed").clone();
+    let second = train("second", &["--tune", "cached"]);
+    for file in ["tuning.json", "last.safetensors"] {
+        assert_eq!(bytes(second.join(file)), bytes(first.join(file)), "{file}");
+    }
+    // No tuning finds such a text, so who has it has it from the user's file.
+    let mut marked = read(kept.clone());
+    let device = marked["devices"].as_object_mut().unwrap().values_mut().next().unwrap();
+    device["picks"][&product] = "a mark".into();
+    std::fs::write(&kept, marked.to_string()).unwrap();
+    assert_eq!(picks(&train("marked", &["--tune"]))[&product], "a mark");
+    assert_eq!(bytes(kept.clone()), marked.to_string().into_bytes(), "nothing was timed, so nothing is written");
+    let fresh = picks(&train("fresh", &["--tune", "fresh"]));
+    assert_ne!(fresh[&product], "a mark");
+    assert_eq!(read(kept.clone()), read(dir.join("fresh/tuning.json")), "the new answer takes the old one's place");
+    // A damaged file counts as empty and is written anew; a run's own is missed.
+    std::fs::write(&kept, "{\"version\": 1").unwrap();
+    let run = train("damaged", &["--tune", "cached"]);
+    assert_eq!(read(kept), read(run.join("tuning.json")));
+    std::fs::write(second.join("tuning.json"), "{").unwrap();
+    let heard = |run: &str| tuned(&["--resume", run, "--max-steps", "4"]).contains("tuning.json cannot be read");
+    assert_eq!(["first", "second"].map(heard), [false, true]);
+    fail(dir, &["train", "--tune", "--workers", "2", "--samples", "3000", "--out", "workers"], &["--tune", "without workers"]);
+    assert!(!dir.join("workers").exists());
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::path::Path;
 /// All quantities of one case.
 #[derive(Debug)]
 pub(crate) struct Report {
-    rows: Vec<Row>,
+    pub(crate) rows: Vec<Row>,
     /// Names in `expected.safetensors` that this program does not know.
     unknown: Vec<String>,
     /// Evaluation rows left out.
@@ -19,10 +19,10 @@ pub(crate) struct Report {
 
 /// One quantity.
 #[derive(Debug)]
-struct Row {
-    quantity: String,
-    worst: f64,
-    tolerance: f64,
+pub(crate) struct Row {
+    pub(crate) quantity: String,
+    pub(crate) worst: f64,
+    pub(crate) tolerance: f64,
     /// Where the worst difference lies.
     place: String,
 }

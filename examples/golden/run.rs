@@ -5,10 +5,11 @@ use crate::case::Case;
 use crate::compare::{self, Report};
 use crate::data::{self, Data};
 use crate::packed;
+use crate::texts::{Forced, Texts};
 use dqrm::config::{Config, Device, ScalePer, Shape};
 use dqrm::data::{Batch, Block};
 use dqrm::quant::{self, Bits};
-use dqrm::session::Session;
+use dqrm::session::{Loading, Session};
 use dqrm::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -18,14 +19,16 @@ use std::path::Path;
 pub(crate) struct Outcome {
     /// The device, in words.
     pub(crate) device: String,
+    /// The texts of the kernels.
+    pub(crate) forced: Forced,
     /// Every quantity, named as in `expected.safetensors`.
     pub(crate) computed: Arrays,
     /// The comparison; none where the folder has no `expected.safetensors`.
     pub(crate) report: Option<Report>,
 }
 
-/// Runs the case in `dir` and compares. `expected_optional` allows a folder without expected values.
-pub(crate) fn examine(dir: &Path, device: &Device, loose: bool, expected_optional: bool) -> Result<Outcome> {
+/// Runs the case in `dir` with `texts` and compares. `expected_optional` allows a folder without expected values.
+pub(crate) fn examine(dir: &Path, device: &Device, texts: Texts, loose: bool, expected_optional: bool) -> Result<Outcome> {
     let case = Case::read(&dir.join("case.json"))?;
     let (shape, config) = (case.shape()?, case.config(device)?);
     let tolerances = case.tolerances(loose)?;
@@ -37,12 +40,12 @@ pub(crate) fn examine(dir: &Path, device: &Device, loose: bool, expected_optiona
     if let Some(expected) = &expected {
         compare::check_complete(&path, expected, &names, case.steps)?;
     }
-    let mut run = Run { shape, config, computed: Arrays::new() };
+    let mut run = Run { shape, config, forced: Forced::new(texts), computed: Arrays::new() };
     let device = run.train(&case, &data, &weights)?;
     run.sample(&weights, expected.as_ref())?;
     run.computed.retain(|name, _| names.contains(name));
     let report = expected.map(|expected| compare::compare(&run.computed, &expected, &tolerances)).transpose()?;
-    Ok(Outcome { device, computed: run.computed, report })
+    Ok(Outcome { device, forced: run.forced, computed: run.computed, report })
 }
 
 /// A linear layer or a table: `(name without ".weight", rows, columns)`.
@@ -122,13 +125,14 @@ fn names(shape: &Shape, config: &Config, expected: Option<&Arrays>) -> BTreeSet<
 struct Run {
     shape: Shape,
     config: Config,
+    forced: Forced,
     computed: Arrays,
 }
 
 impl Run {
     /// Everything that needs the device. Gives the device's name.
     fn train(&mut self, case: &Case, data: &Data, weights: &BTreeMap<String, Vec<f32>>) -> Result<String> {
-        let mut session = self.load(&self.config, data, weights)?;
+        let mut session = self.load(&self.config.clone(), data, weights)?;
         self.evaluate(&mut session, data, "init")?;
         self.read_table_scales(&mut session, "init")?;
         self.layer_scales(weights, "init");
@@ -161,7 +165,8 @@ impl Run {
             };
             let mut session = self.load(&plain, data, &trained)?;
             self.evaluate(&mut session, data, "packed")?;
-            if self.config.quant.embedding_bits.quantized() {
+            // a predictor takes the best texts, so it says nothing of others
+            if self.config.quant.embedding_bits.quantized() && self.forced.texts == Texts::Best {
                 self.predict(data, &full)?;
             }
         }
@@ -187,8 +192,15 @@ impl Run {
         self.computed.insert(name, Array::floats(shape, values));
     }
 
-    fn load(&self, config: &Config, data: &Data, weights: &BTreeMap<String, Vec<f32>>) -> Result<Session> {
-        let mut session = pollster::block_on(Session::load(&self.shape, config, &data.max_bag))?;
+    fn load(&mut self, config: &Config, data: &Data, weights: &BTreeMap<String, Vec<f32>>) -> Result<Session> {
+        let loading = Loading { chooser: Some(&mut self.forced), ..Loading::default() };
+        let mut session = pollster::block_on(Session::load_with(&self.shape, config, &data.max_bag, loading))?;
+        if self.forced.texts != Texts::Best && !self.forced.asked {
+            return Err(Error::Device("the CPU engine runs no texts of kernels; to choose among them take a graphics adapter".into()));
+        }
+        if let Some(label) = &self.forced.mistaken {
+            return Err(Error::Data(format!("`{label}` has the kernel, parameters and lengths of a command that gets another text")));
+        }
         for (name, values) in weights {
             session.write(name, 0, values)?;
         }

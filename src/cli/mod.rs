@@ -19,6 +19,8 @@ mod predict;
 mod prepare;
 mod profile;
 mod ranks;
+#[cfg(feature = "serve")]
+mod serve;
 mod stop;
 mod summary;
 mod table;
@@ -49,6 +51,7 @@ Examples:
   dqrm comm --preset kaggle --workers 4            what workers would send each other
   dqrm kernels check --swap matmul=my_matmul.wgsl  a shader of your own against the twin
   dqrm bench step                                  training steps a second
+  dqrm serve --model model.safetensors             a web page, and predictions over HTTP
   dqrm devices
 
 `dqrm COMMAND --help` explains every setting.";
@@ -76,6 +79,9 @@ pub enum Command {
     Kernels(kernels::KernelsArgs),
     /// Measure steps, loading and prediction on this computer
     Bench(Box<bench::BenchArgs>),
+    /// Serve the web page and a packed model over HTTP
+    #[cfg(feature = "serve")]
+    Serve(Box<serve::ServeArgs>),
     /// List the adapters and which presets fit them
     Devices(devices::DevicesArgs),
 }
@@ -101,6 +107,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Comm(args) => comm::run(&args),
         Command::Kernels(args) => kernels::run(&args),
         Command::Bench(args) => bench::run(&args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(&args),
         Command::Devices(args) => devices::run(&args),
     }
 }

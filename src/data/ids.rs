@@ -174,6 +174,23 @@ impl Mapper {
         Mapper { kind: Kind::Dictionary { tables: vec![Dictionary::default(); tables], max_rows }, rows: vec![1; tables] }
     }
 
+    /// A dictionary that knows `words` of each table, spelled as `id_text = "text"` reads them: word number w (from 0) has row w + 1.
+    ///
+    /// # Errors
+    /// A word that stands twice in its table.
+    pub fn of_words(words: &[Vec<String>]) -> Result<Mapper> {
+        let mut mapper = Mapper::dictionary(words.len(), None);
+        for (number, (mut learner, words)) in mapper.learners().zip(words).enumerate() {
+            let keys: Vec<u64> = words.iter().map(|word| xxh3_64(word.as_bytes())).collect();
+            let mut rows = Vec::with_capacity(keys.len());
+            learner.learn(number, &keys, &mut rows)?;
+            if let Some((word, _)) = words.iter().zip(&rows).zip(1..).find(|((_, row), place)| **row != *place).map(|(found, _)| found) {
+                return Err(Error::Data(format!("table {number} has the word `{word}` twice")));
+            }
+        }
+        Ok(mapper)
+    }
+
     /// True when keys have rows in first-seen order, false for modulo.
     pub fn is_dictionary(&self) -> bool {
         matches!(self.kind, Kind::Dictionary { .. })
@@ -386,6 +403,16 @@ mod tests {
         assert_eq!(m.rows(), [6, 2]);
         assert_eq!([7, 9, 0, u64::MAX, 5, 6].map(|key| m.row(0, key)), [1, 2, 3, 4, 5, 0]);
         assert_eq!((m.row(1, 9), m.row(1, 7)), (1, 0));
+    }
+
+    #[test]
+    fn words_have_rows_in_the_order_given() {
+        let words = |list: &[&str]| list.iter().map(|&w| w.to_owned()).collect::<Vec<_>>();
+        let m = Mapper::of_words(&[words(&["red", "", "blue"]), words(&[])]).unwrap();
+        let row = |word: &str| m.row(0, crate::data::fields::key(word.as_bytes(), crate::config::IdText::Text).unwrap());
+        assert_eq!((m.rows(), ["red", "", "blue", "Red"].map(row)), (&[4, 1][..], [1, 2, 3, 0]));
+        let error = Mapper::of_words(&[words(&["a"]), words(&["b", "c", "b"])]).unwrap_err().to_string();
+        assert_eq!(error, "table 1 has the word `b` twice");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Threads that make batches ahead of time. A batch is a function of (order, step) alone, so
 //! neither the number of threads nor the step one starts at changes anything.
 
-use super::{Batch, Block, Samples, Scratch};
+use super::order::fetch;
+pub use super::order::{Order, Share, fetch_batch};
+use super::{Batch, Samples, Scratch};
 use crate::error::{Error, Result};
-use crate::rng::{Permutation, Stream};
 use crate::tables::Tables;
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,94 +13,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-/// Number of the stream that orders samples.
-const ORDER: u64 = 0x004f_5244_4552;
 /// Batches each thread may be ahead.
 const AHEAD: usize = 2;
-
-/// Which samples are taken, and in which order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Order {
-    /// The samples.
-    pub range: Range<u64>,
-    /// A seed shuffles them, another order each epoch; `None` takes them as they stand.
-    pub shuffle: Option<u64>,
-    /// Which part of each global batch is taken.
-    pub share: Share,
-}
-
-/// One rank's part of each global batch: the batch is cut into `world` runs of nearly equal length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Share {
-    /// Which run.
-    pub rank: usize,
-    /// How many there are.
-    pub world: usize,
-}
-
-impl Default for Share {
-    /// All of it.
-    fn default() -> Share {
-        Share { rank: 0, world: 1 }
-    }
-}
-
-impl Order {
-    /// Samples of one epoch.
-    pub fn samples(&self) -> u64 {
-        self.range.end.saturating_sub(self.range.start)
-    }
-
-    /// Samples of a global batch when each rank takes `batch`.
-    fn global(&self, batch: usize) -> u64 {
-        (batch as u64).saturating_mul(self.share.world as u64).max(1)
-    }
-
-    /// Steps of one epoch: the last batch may be smaller.
-    pub fn steps_per_epoch(&self, batch: usize) -> u64 {
-        self.samples().div_ceil(self.global(batch))
-    }
-
-    /// Samples that all ranks together take at `step`.
-    pub fn global_samples(&self, batch: usize, step: u64) -> u64 {
-        let (n, global) = (self.samples(), self.global(batch));
-        if n == 0 { 0 } else { global.min(n - step % n.div_ceil(global) * global) }
-    }
-
-    /// The samples of `step`, counted on through the epochs; none when the order has none.
-    pub fn indices(&self, batch: usize, step: u64) -> Vec<u64> {
-        let (n, global) = (self.samples(), self.global(batch));
-        if n == 0 {
-            return Vec::new();
-        }
-        let (epoch, place) = (step / n.div_ceil(global), step % n.div_ceil(global));
-        let (first, count) = (place * global, self.global_samples(batch, step));
-        let Share { rank, world } = self.share;
-        let border = |rank: usize| first + count * rank as u64 / world as u64;
-        let places = border(rank)..border(rank + 1);
-        let permutation = self.shuffle.map(|seed| Permutation::new(n, Stream::new(seed, ORDER).sub(epoch)));
-        let mut indices: Vec<u64> = places.collect();
-        if let Some(permutation) = permutation {
-            permutation.apply_all(&mut indices);
-        }
-        indices.iter_mut().for_each(|i| *i += self.range.start);
-        indices
-    }
-}
-
-/// The batch of `step`.
-///
-/// # Errors
-/// Samples that cannot be read, or that do not fit `tables`.
-pub fn fetch_batch(samples: &dyn Samples, order: &Order, tables: &Tables, batch: usize, step: u64) -> Result<Batch> {
-    fetch(samples, order, tables, batch, step, &mut Scratch::default())
-}
-
-fn fetch(samples: &dyn Samples, order: &Order, tables: &Tables, batch: usize, step: u64, scratch: &mut Scratch) -> Result<Batch> {
-    let mut block = Block::new();
-    samples.fetch(&order.indices(batch, step), &mut block)?;
-    Batch::with_scratch(block, tables, scratch)
-}
 
 /// Batches in order, made ahead by threads. Dropping it stops and joins them.
 pub struct Loader {
@@ -207,6 +122,7 @@ impl Drop for Loader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Block;
 
     /// Sample i has the dense value i and the id i % 3; the one numbered `broken` cannot be read.
     struct Numbers {

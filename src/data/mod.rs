@@ -24,6 +24,7 @@ mod lines;
 pub mod loader;
 #[cfg(feature = "cli")]
 mod manifest;
+pub mod order;
 #[cfg(feature = "cli")]
 pub mod parquet;
 #[cfg(feature = "cli")]
@@ -46,6 +47,8 @@ pub mod text;
 mod text_source;
 mod transpose;
 mod unique;
+#[cfg(feature = "cli")]
+pub mod values;
 #[cfg(feature = "cli")]
 mod writer;
 mod zipf;

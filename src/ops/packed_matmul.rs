@@ -57,7 +57,7 @@ pub const KERNELS: &[&Kernel] = &[&PACKED_MATMUL];
 /// Rows of weights unpacked at a time: few enough to stay in a cache.
 const BLOCK: usize = 256;
 /// Batches up to this are summed row by row, where a matrix product would spend its time on preparations.
-const FEW: usize = 4;
+pub(crate) const FEW: usize = 4;
 
 /// A layer's packed parameters on the device.
 #[derive(Debug, Clone, Copy)]

@@ -1,18 +1,18 @@
-//! The bytes of a packed file on their way to the disk.
+//! The bytes of a packed file on their way to the disk or into memory.
 
 use super::{CHECKSUM_KEY, CODES_CHECKSUM_KEY};
 use crate::error::{Error, Result};
 use crate::tensor_file::{checksum_place, checksum_text};
-use std::fs::File;
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use xxhash_rust::xxh3::Xxh3;
 
 /// The file being written, and its two checksums.
-pub(super) struct Output<'a> {
-    file: BufWriter<File>,
+pub(super) struct Output<'a, W> {
+    sink: W,
     hash: Xxh3,
     codes: Xxh3,
+    /// The sink's name, for messages.
     path: &'a Path,
     /// Bytes written so far.
     pub(super) bytes: u64,
@@ -26,10 +26,9 @@ pub(super) enum Part {
     Rest,
 }
 
-impl<'a> Output<'a> {
-    pub(super) fn create(path: &'a Path) -> Result<Output<'a>> {
-        let file = File::create(path).map_err(Error::io("create", path))?;
-        Ok(Output { file: BufWriter::with_capacity(1 << 20, file), hash: Xxh3::new(), codes: Xxh3::new(), path, bytes: 0 })
+impl<'a, W: Write + Seek> Output<'a, W> {
+    pub(super) fn new(sink: W, path: &'a Path) -> Output<'a, W> {
+        Output { sink, hash: Xxh3::new(), codes: Xxh3::new(), path, bytes: 0 }
     }
 
     pub(super) fn put(&mut self, bytes: &[u8], part: Part) -> Result<()> {
@@ -39,18 +38,18 @@ impl<'a> Output<'a> {
             Part::Rest => self.hash.update(bytes),
         }
         self.bytes += bytes.len() as u64;
-        self.file.write_all(bytes).map_err(Error::io("write", self.path))
+        self.sink.write_all(bytes).map_err(Error::io("write", self.path))
     }
 
     /// Leaves a hole of zeros among the codes, which their checksum then does not cover.
     #[cfg(test)]
     pub(super) fn skip(&mut self, bytes: u64) -> Result<()> {
         self.bytes += bytes;
-        self.file.seek(SeekFrom::Current(bytes as i64)).map(|_| ()).map_err(Error::io("write", self.path))
+        self.sink.seek(SeekFrom::Current(bytes as i64)).map(|_| ()).map_err(Error::io("write", self.path))
     }
 
-    /// Fills the checksums into the header; gives the length.
-    pub(super) fn finish(mut self, mut header: Vec<u8>) -> Result<u64> {
+    /// Fills the checksums into the header; gives the length and the sink.
+    pub(super) fn finish(mut self, mut header: Vec<u8>) -> Result<(u64, W)> {
         let mut fill = |key: &str, sum: u64| {
             let place = checksum_place(&header, key).ok_or_else(|| Error::Data(format!("the header has no `{key}`")))?;
             header[place..place + 16].copy_from_slice(checksum_text(sum).as_bytes());
@@ -60,10 +59,9 @@ impl<'a> Output<'a> {
         self.hash.update(&zeroed);
         let filled = fill(CHECKSUM_KEY, self.hash.digest())?;
         let failed = || Error::io("write", self.path);
-        let mut file = self.file.into_inner().map_err(|e| failed()(e.into_error()))?;
-        file.seek(SeekFrom::Start(0)).map_err(failed())?;
-        file.write_all(&filled).map_err(failed())?;
-        file.sync_all().map_err(failed())?;
-        Ok(self.bytes)
+        self.sink.seek(SeekFrom::Start(0)).map_err(failed())?;
+        self.sink.write_all(&filled).map_err(failed())?;
+        self.sink.flush().map_err(failed())?;
+        Ok((self.bytes, self.sink))
     }
 }

@@ -73,6 +73,7 @@ fn written(plan: &WritePlan, source: &mut Weights) -> Vec<u8> {
     let report = write(&path, plan, source, &mut |_, _| {}).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     assert_eq!(report.bytes, bytes.len() as u64);
+    assert_eq!(encode(plan, source, &mut |_, _| {}).unwrap(), (bytes.clone(), report), "in memory as in the file");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no partial file is left");
     bytes
 }
@@ -454,7 +455,7 @@ fn kaggles_tables_take_their_own_size_and_little_more() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kaggle.safetensors");
     let size: u64 = wanted.iter().map(|(_, dtype, shape)| shape.iter().product::<u64>() * if *dtype == "F32" { 4 } else { 1 }).sum();
-    let mut out = output::Output::create(&path).unwrap();
+    let mut out = output::Output::new(std::fs::File::create(&path).unwrap(), &path);
     out.put(&header, output::Part::Header).unwrap();
     for (name, dtype, shape) in &wanted {
         let bytes = shape.iter().product::<u64>() as usize * if *dtype == "F32" { 4 } else { 1 };
@@ -464,7 +465,7 @@ fn kaggles_tables_take_their_own_size_and_little_more() {
             _ => out.put(&vec![0; bytes], output::Part::Rest).unwrap(),
         }
     }
-    assert_eq!(out.finish(header.clone()).unwrap(), size + header.len() as u64);
+    assert_eq!(out.finish(header.clone()).unwrap().0, size + header.len() as u64);
     let packed = open(&path).unwrap();
     assert_eq!(packed.codes().len(), 270_100_616);
     // What llvmpipe and a browser allow.

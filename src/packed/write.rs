@@ -6,12 +6,12 @@ use super::{CHECKSUM_KEY, CODES_CHECKSUM_KEY, MANIFEST_KEY, Manifest, VERSION, V
 use crate::config::ScalePer;
 use crate::error::{Error, Result};
 use crate::model::{Layer, Network};
-use crate::partial;
 use crate::quant::{self, Bits, dorefa, pack};
 use crate::tensor_file::{self, checksum_text};
 use rayon::prelude::*;
 use safetensors::Dtype;
 use std::collections::BTreeMap;
+use std::io::{Cursor, Seek, Write};
 use std::path::Path;
 
 /// Values of a table in memory at once.
@@ -34,6 +34,9 @@ pub trait Source {
 pub enum Rule {
     /// Scale = largest magnitude / largest code, from the weights as they are (dqrm, hawq, ptq).
     MaxAbs,
+    /// As [`Rule::MaxAbs`], but the tables' scales are those that training used last and that stand in the source as
+    /// `dqrm.scale.emb_l`: exactly the model that evaluations in training saw, also long after a refresh.
+    Kept,
     /// Scales that were learned and stand in the source as `dqrm.scale.…` (lsq).
     Learned,
     /// DoReFa: tanh, divided by its largest magnitude, on a grid without zero (pact).
@@ -76,9 +79,26 @@ pub struct Written {
 ///
 /// # Errors
 /// Weights that cannot be read or are not finite, a full disk.
+#[cfg(feature = "cli")]
 pub fn write(path: &Path, plan: &Plan, source: &mut dyn Source, progress: &mut dyn FnMut(u64, u64)) -> Result<Written> {
-    let outcome = Writer::new(plan.clone(), source, progress).and_then(|mut w| w.run(&partial::name(path)));
-    partial::finish(path, outcome)
+    let partial = crate::partial::name(path);
+    let outcome = Writer::new(plan.clone(), source, progress).and_then(|mut w| {
+        let file = std::fs::File::create(&partial).map_err(Error::io("create", &partial))?;
+        let (written, file) = w.run(Output::new(std::io::BufWriter::with_capacity(1 << 20, file), &partial))?;
+        file.get_ref().sync_all().map_err(Error::io("write", &partial))?;
+        Ok(written)
+    });
+    crate::partial::finish(path, outcome)
+}
+
+/// The bytes of a packed file, in memory. `progress` gets (values done, in all).
+///
+/// # Errors
+/// Weights that cannot be read or are not finite.
+pub fn encode(plan: &Plan, source: &mut dyn Source, progress: &mut dyn FnMut(u64, u64)) -> Result<(Vec<u8>, Written)> {
+    let mut writer = Writer::new(plan.clone(), source, progress)?;
+    let (written, bytes) = writer.run(Output::new(Cursor::new(Vec::new()), Path::new("memory")))?;
+    Ok((bytes.into_inner(), written))
 }
 
 /// A matrix on its grid.
@@ -113,11 +133,11 @@ impl<'a> Writer<'a> {
         m.mlps.offset = if m.mlps.bits.quantized() { offset } else { 0.0 };
         m.check(u64::MAX).map_err(|e| Error::Config(format!("this model cannot be packed: it {e}")))?;
         let network = Network::new(&m.shape);
-        let total = m.shape.embedding_parameters().saturating_mul(if plan.rule == Rule::Learned { 1 } else { 2 });
+        let total = m.shape.embedding_parameters().saturating_mul(if matches!(plan.rule, Rule::Learned | Rule::Kept) { 1 } else { 2 });
         Ok(Writer { plan, network, source, progress, done: 0, total })
     }
 
-    fn run(&mut self, partial: &Path) -> Result<Written> {
+    fn run<W: Write + Seek>(&mut self, mut out: Output<'_, W>) -> Result<(Written, W)> {
         let m = self.plan.manifest.clone();
         let layers: Vec<Layer> = self.network.layers().cloned().collect();
         let matrices = layers.iter().map(|layer| self.matrix(layer)).collect::<Result<Vec<_>>>()?;
@@ -126,7 +146,6 @@ impl<'a> Writer<'a> {
         let wanted = layout(&m, self.plan.row_scales, channels, self.plan.ids.len() as u64);
         let header = header(&m, &wanted)?;
 
-        let mut out = Output::create(partial)?;
         out.put(&header, Part::Header)?;
         if self.plan.row_scales {
             for k in 0..m.shape.tables() {
@@ -153,11 +172,11 @@ impl<'a> Writer<'a> {
             out.put(&matrix.codes, Part::Rest)?;
         }
         out.put(&self.plan.ids, Part::Rest)?;
-        let bytes = out.finish(header)?;
+        let (bytes, sink) = out.finish(header)?;
         let id_bytes = self.plan.ids.len() as u64;
         let mlp_bytes = wanted.iter().filter(|(n, ..)| !n.starts_with("emb_l") && n != super::IDS);
         let mlp_bytes = mlp_bytes.map(|(_, dtype, shape)| shape.iter().product::<u64>() * if *dtype == "F32" { 4 } else { 1 }).sum();
-        Ok(Written { bytes, code_bytes, scale_bytes, mlp_bytes, id_bytes })
+        Ok((Written { bytes, code_bytes, scale_bytes, mlp_bytes, id_bytes }, sink))
     }
 
     fn whole(&mut self, name: &str, len: usize) -> Result<Vec<f32>> {
@@ -181,7 +200,7 @@ impl<'a> Writer<'a> {
         let per = if self.plan.mlp_scales == ScalePer::Channel { inputs } else { inputs * outputs };
         let (grid, scales) = match self.plan.rule {
             Rule::DoReFa => (Grid::dorefa(bits, max_abs(&full)), vec![dorefa::spacing(bits.max_code())]),
-            Rule::MaxAbs => (Grid::Plain, full.chunks_exact(per).map(|g| quant::scale(max_abs(g), bits.max_code())).collect()),
+            Rule::MaxAbs | Rule::Kept => (Grid::Plain, full.chunks_exact(per).map(|g| quant::scale(max_abs(g), bits.max_code())).collect()),
             Rule::Learned => (Grid::Plain, self.learned(&format!("dqrm.scale.{name}"), inputs * outputs / per)?),
         };
         let group = |o: usize| scales[o.min(scales.len() - 1)];
@@ -206,7 +225,7 @@ impl<'a> Writer<'a> {
         let mut scales = vec![0.0; len];
         self.source.read(name, 0, &mut scales)?;
         match scales.iter().find(|s| !(s.is_finite() && **s > 0.0)) {
-            Some(s) => Err(Error::Data(format!("`{name}` holds the scale {s}; a learned scale is positive"))),
+            Some(s) => Err(Error::Data(format!("`{name}` holds the scale {s}; a scale of training is positive"))),
             None => Ok(scales),
         }
     }
@@ -214,7 +233,7 @@ impl<'a> Writer<'a> {
     /// One scale for each table. For DoReFa it is the largest magnitude, which its grid begins with.
     fn table_scales(&mut self) -> Result<Vec<f32>> {
         let (tables, bits) = (self.plan.manifest.shape.tables(), self.plan.manifest.tables.bits);
-        if self.plan.rule == Rule::Learned {
+        if matches!(self.plan.rule, Rule::Learned | Rule::Kept) {
             return self.learned("dqrm.scale.emb_l", tables);
         }
         let mut scales = Vec::new();
@@ -256,7 +275,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn row_scales(&mut self, table: usize, out: &mut Output<'_>) -> Result<()> {
+    fn row_scales<W: Write + Seek>(&mut self, table: usize, out: &mut Output<'_, W>) -> Result<()> {
         let (dim, n) = (self.plan.manifest.shape.dim, self.plan.manifest.tables.bits.max_code());
         self.pieces(table, &mut |values| {
             let scales: Vec<f32> = values.par_chunks(dim).map(|row| quant::scale(max_abs(row), n)).collect();
@@ -264,7 +283,7 @@ impl<'a> Writer<'a> {
         })
     }
 
-    fn codes(&mut self, table: usize, scale: Option<f32>, out: &mut Output<'_>) -> Result<()> {
+    fn codes<W: Write + Seek>(&mut self, table: usize, scale: Option<f32>, out: &mut Output<'_, W>) -> Result<()> {
         let (dim, bits, rule) = (self.plan.manifest.shape.dim, self.plan.manifest.tables.bits, self.plan.rule);
         let stride = pack::row_bytes(bits, dim);
         let grid = if rule == Rule::DoReFa { Grid::dorefa(bits, scale.unwrap_or(0.0)) } else { Grid::Plain };

@@ -147,7 +147,7 @@ impl Trained {
         let mut config = packed_config(m);
         config.device = device.unwrap_or(config.device);
         config.validate().map_err(|e| broken(path, e.to_string()))?;
-        let predictor = pollster::block_on(Predictor::load(packed, &config.device, config.train.eval_batch))?;
+        let predictor = pollster::block_on(Predictor::load(packed, &config.device, config.train.eval_batch))?.regular();
         config.train.eval_batch = predictor.batch();
         let (schema, step, synthetic) = (m.input.schema.clone(), m.step, m.input.generator.is_some());
         Ok(Trained { config, schema, mapper, model: Model::Predictor(Box::new(predictor)), path: path.into(), step, synthetic })

@@ -69,6 +69,17 @@ fn only_the_gpu_engine_names_wgpu() {
 }
 
 #[test]
+fn only_the_server_is_asynchronous() {
+    let naming: Vec<String> = sources()
+        .into_iter()
+        .filter(|(_, text)| code(text).iter().any(|l| ["tokio", "hyper", "hyper_util", "axum"].iter().any(|name| names(l, name))))
+        .map(|(name, _)| name)
+        .collect();
+    let elsewhere: Vec<_> = naming.iter().filter(|name| *name != "src/serve.rs" && !name.starts_with("src/serve/")).collect();
+    assert!(!naming.is_empty() && elsewhere.is_empty(), "{elsewhere:?}");
+}
+
+#[test]
 fn dependencies_point_down() {
     // (files that begin with, modules they may use)
     let layers: &[(&[&str], &[&str])] = &[
@@ -113,6 +124,7 @@ fn dependencies_point_down() {
                 "tables",
             ],
         ),
+        (&["src/serve.rs", "src/serve/"], &["config", "data", "error", "metrics", "packed", "predictor", "session", "serve"]),
         (&["src/import/"], &["checkpoint", "config", "import"]),
         (
             &["src/session.rs", "src/session/"],

@@ -230,6 +230,49 @@ fn damage_is_found_in_models_that_come_in_pieces() {
     assert!(refused(b"not a model at all").contains("is not a safetensors file"));
 }
 
+/// Samples `start .. end` of a block.
+fn part(block: &Block, start: usize, end: usize) -> Block {
+    let offsets = &block.offsets[start * ROWS.len()..=end * ROWS.len()];
+    Block {
+        samples: end - start,
+        dense: block.dense[start * 3..end * 3].to_vec(),
+        labels: Vec::new(),
+        offsets: offsets.iter().map(|at| at - offsets[0]).collect(),
+        ids: block.ids[offsets[0] as usize..offsets[offsets.len() - 1] as usize].to_vec(),
+    }
+}
+
+#[test]
+fn what_stands_beside_a_sample_changes_no_bit() {
+    let samples = 300;
+    let all = block(samples);
+    for (v, variant) in variants().iter().enumerate() {
+        let packed = variant.packed();
+        let mut predictor = block_on(Predictor::load(&packed, &Device::Cpu, samples)).unwrap().regular();
+        let mut bits = |block: &Block| -> Vec<u32> {
+            let batch = Batch::prepare(block, predictor.tables()).unwrap();
+            block_on(predictor.logits(&batch)).unwrap().iter().map(|v| v.to_bits()).collect()
+        };
+        let wanted = bits(&all);
+        for size in [1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 129, 257] {
+            let starts = (0..samples).step_by(size);
+            let found: Vec<u32> = starts.flat_map(|start| bits(&part(&all, start, (start + size).min(samples)))).collect();
+            assert!(found == wanted, "variant {v}, {size} at a time");
+        }
+        // a predictor with room for less than it takes otherwise
+        for room in [1, 3] {
+            let mut small = block_on(Predictor::load(&packed, &Device::Cpu, room)).unwrap().regular();
+            let mut logits = |start: usize, end: usize| {
+                let batch = Batch::prepare(&part(&all, start, end), small.tables()).unwrap();
+                block_on(small.logits(&batch)).unwrap()
+            };
+            let one: Vec<f32> = (0..30).flat_map(|i| logits(i, i + 1)).collect();
+            let some: Vec<f32> = (0..30).step_by(room).flat_map(|i| logits(i, i + room)).collect();
+            assert_eq!(one, some, "variant {v}, room for {room}");
+        }
+    }
+}
+
 #[test]
 fn no_full_precision_copy_of_a_table_exists() {
     let packed = variants()[0].packed();

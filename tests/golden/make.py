@@ -262,6 +262,7 @@ def expected(c, w, dense, bags, labels):
 
 SMALL = {"bottom": [5, 11, 7], "rows": [50, 3, 20, 1], "top": [9, 5, 1], "batch": 17, "train_rows": 100, "steps": 6}
 BAGS = {"multi_hot": True, "empty_categorical": "empty_bag"}
+WIDE = {"top": [36, 16, 1], "batch": 70, "train_rows": 210}
 ROWS_FIRST = {"embedding_order": "quantize_then_pool"}
 
 CASES = [
@@ -281,6 +282,9 @@ CASES = [
     {**SMALL, **BAGS, "name": "multihot_rwsadagrad", "seed": 11, "bag": 6, "optimizer": "rwsadagrad", "lr": 0.02, "batch": 100, "steps": 5},
     {**SMALL, **BAGS, "name": "multihot_cat_adagrad", "seed": 12, "bag": 6, "interaction": "cat", "optimizer": "adagrad", "lr": 0.02,
      "batch": 33, "steps": 5, "quantization": {**ROWS_FIRST, "embedding_period": 2, "embedding_bits": 8}},
+    # widths for the texts that take four values at once: outputs of all layers but the last, and inputs of some or of all
+    {**SMALL, **WIDE, "name": "fours_dot_int4", "seed": 13, "bottom": [5, 12, 8], "quantization": {"linear_bits": 4}},
+    {**SMALL, **WIDE, "name": "fours_cat", "seed": 14, "bottom": [8, 12, 8], "interaction": "cat"},
 ]
 
 if __name__ == "__main__":

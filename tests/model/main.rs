@@ -12,6 +12,8 @@ mod data;
 mod packed;
 #[path = "../../examples/golden/run.rs"]
 mod run;
+#[path = "../../examples/golden/texts.rs"]
+mod texts;
 
 mod golden;
 mod published;

@@ -211,9 +211,14 @@ impl Clicks {
         draw::showing(&self.draws.sub(self.range.start + index), &self.world)
     }
 
+    /// The logit of a click, as it truly is.
+    pub fn logit(&self, showing: &Showing) -> f64 {
+        self.world.logit(showing)
+    }
+
     /// The probability of a click, as it truly is.
     pub fn probability(&self, showing: &Showing) -> f64 {
-        sigmoid(self.world.logit(showing))
+        sigmoid(self.logit(showing))
     }
 
     /// Whether sample `index`, which is `showing`, was clicked.

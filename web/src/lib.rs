@@ -10,9 +10,12 @@ mod devices;
 mod panics;
 mod scorer;
 pub mod scores;
+pub mod train;
+mod trainer;
 
 pub use devices::devices;
 pub use scorer::{Incoming, Scorer, summary};
+pub use trainer::Trainer;
 
 /// An error as JavaScript sees it: one sentence.
 fn thrown(error: impl std::fmt::Display) -> JsValue {

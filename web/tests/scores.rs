@@ -81,7 +81,7 @@ fn fp32_weights_with_the_packed_values_give_the_same() {
     let mut full = block_on(Scores::full(&bytes(""), &scores, Device::Cpu)).unwrap();
     let text = file("rows.csv");
     close(&pushed(&mut full, &text, 100).unwrap().0, &expected());
-    assert!(full.describe()["bits"].is_null() && scores.describe()["bits"]["tables"] == "4", "{}", scores.describe());
+    assert!(full.describe()["bits"].is_null() && scores.describe()["bits"]["tables"] == 4, "{}", scores.describe());
     let missing = block_on(Scores::full(&bytes("top_l.0.bias"), &scores, Device::Cpu)).unwrap_err().to_string();
     assert!(missing.contains("lacks the tensor `top_l.0.bias`"), "{missing}");
     assert!(block_on(Scores::full(b"nothing", &scores, Device::Cpu)).is_err());

@@ -52,7 +52,7 @@ pub fn description() -> Value {
 }
 
 /// One ad of each product: the formats take turns, every third has a discount.
-pub fn window() -> Vec<usize> {
+fn window() -> Vec<usize> {
     (0..ADS / VARIANTS).map(|product| product * VARIANTS + (product + product / 8) % 4 + if product % 3 == 0 { 4 } else { 0 }).collect()
 }
 
@@ -68,7 +68,7 @@ fn described(number: usize) -> Value {
 }
 
 /// Saturday evening, a phone, a gamer who likes films.
-pub fn first_visitor() -> Showing {
+fn first_visitor() -> Showing {
     Showing {
         device: 0,
         hour: 20,

@@ -1,0 +1,193 @@
+//! What is answered at which path.
+
+use super::Settings;
+use super::content::{Bulk, Content, accepts_gzip};
+use super::guard::guard;
+use super::inputs::{MODEL, shown};
+use super::model::Model;
+use super::page::{self, Page};
+use super::refused::{Refused, json};
+use crate::error::{Error, Result};
+use axum::Router;
+use axum::body::{Body, HttpBody};
+use axum::extract::{Path as Part, State};
+use axum::http::header::{self, HeaderMap};
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde_json::json as value;
+use std::fs::File;
+use std::future::poll_fn;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+/// Bodies together may be so many times the size of one.
+const BODIES: usize = 32;
+/// Bytes of a body that are asked for together.
+const SHARE: usize = 1 << 16;
+/// Larger bodies are read in a thread of their own.
+const LARGE: usize = 1 << 15;
+
+/// What all requests share.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) page: Page,
+    pub(super) model: Option<Model>,
+    file: Option<(PathBuf, String)>,
+    max_body: usize,
+    timeout: Duration,
+    /// Room for bodies, in shares.
+    room: Arc<Semaphore>,
+}
+
+type Answer = std::result::Result<Response, Refused>;
+
+impl Served {
+    /// Opens the page and loads the model.
+    ///
+    /// # Errors
+    /// A folder without a page, a model that cannot be loaded.
+    pub(super) fn open(settings: &Settings) -> Result<Served> {
+        let page = Page::open(settings.page.as_deref())?;
+        let model = settings.model.as_deref().map(|path| Model::load(path, settings)).transpose()?;
+        let file = settings.model.as_ref().map(|path| {
+            let meta = std::fs::metadata(path).map_err(Error::io("read", path))?;
+            Ok((path.clone(), page::tag(&meta)))
+        });
+        let room = BODIES * settings.max_body.div_ceil(SHARE);
+        let room = Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS)));
+        Ok(Served { page, model, file: file.transpose()?, max_body: settings.max_body, timeout: settings.timeout, room })
+    }
+
+    fn model(&self, name: &str) -> Result<&Model, Refused> {
+        if name != MODEL {
+            return Err(Refused::absent(format!("there is no model `{}`; the one that is served is called `{MODEL}`", shown(name))));
+        }
+        self.model.as_ref().ok_or_else(|| Refused::absent("no model is loaded; start the server with --model"))
+    }
+}
+
+/// Everything that is answered. `loopback`: to this computer alone.
+pub(super) fn router(served: Arc<Served>, loopback: bool) -> Router {
+    Router::new()
+        .route("/v2", get(server))
+        .route("/v2/health/live", get(async || json(&value!({ "live": true }))))
+        .route("/v2/health/ready", get(ready))
+        .route("/v2/models/{name}", get(metadata))
+        .route("/v2/models/{name}/ready", get(model_ready))
+        .route("/v2/models/{name}/infer", post(infer))
+        .route("/model.safetensors", get(model_file))
+        .fallback(file)
+        .method_not_allowed_fallback(async || Refused::new(StatusCode::METHOD_NOT_ALLOWED, "this path is not asked in this way"))
+        .layer(from_fn_with_state(loopback, guard))
+        .with_state(served)
+}
+
+async fn server() -> Response {
+    json(&value!({ "name": "dqrm", "version": env!("CARGO_PKG_VERSION"), "extensions": [] }))
+}
+
+async fn ready(State(served): State<Arc<Served>>) -> Response {
+    let ready = served.model.as_ref().is_none_or(Model::ready);
+    state(ready, json(&value!({ "ready": ready })))
+}
+
+async fn model_ready(State(served): State<Arc<Served>>, Part(name): Part<String>) -> Answer {
+    let ready = served.model(&name)?.ready();
+    Ok(state(ready, json(&value!({ "name": MODEL, "ready": ready }))))
+}
+
+fn state(ready: bool, mut response: Response) -> Response {
+    if !ready {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response
+}
+
+async fn metadata(State(served): State<Arc<Served>>, Part(name): Part<String>) -> Answer {
+    Ok(json(&served.model(&name)?.metadata()))
+}
+
+async fn infer(State(served): State<Arc<Served>>, Part(name): Part<String>, headers: HeaderMap, body: Body) -> Answer {
+    served.model(&name)?;
+    if headers.contains_key("inference-header-content-length") {
+        return Err(Refused::bad("values in binary form are not taken; give every input its `data`"));
+    }
+    let late = |_| Refused::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time");
+    let (body, room) = timeout(served.timeout, collect(&served, body)).await.map_err(late)??;
+    let asked = if body.len() > LARGE {
+        let (served, name) = (served.clone(), name.clone());
+        let read = tokio::task::spawn_blocking(move || served.model(&name)?.read(&body)).await;
+        read.map_err(|_| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "the request could not be read"))??
+    } else {
+        served.model(&name)?.read(&body)?
+    };
+    let answer = timeout(served.timeout, served.model(&name)?.infer(asked)).await;
+    drop(room);
+    answer.map_err(|_| Refused::busy("the model did not answer in time; try again"))?
+}
+
+/// All of a body, and the room that it takes.
+async fn collect(served: &Served, mut body: Body) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Refused> {
+    let most = served.max_body;
+    let large = || Refused::large(format!("the body has more than {most} bytes; send less at once, or start the server with --max-body"));
+    if body.size_hint().lower() > most as u64 {
+        return Err(large());
+    }
+    let (mut all, mut room) = (Vec::new(), None::<OwnedSemaphorePermit>);
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let frame = frame.map_err(|_| Refused::bad("the body ends before its end"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if all.len() + data.len() > most {
+            return Err(large());
+        }
+        let more = (all.len() + data.len()).div_ceil(SHARE) - room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        if more > 0 {
+            let full = |_| Refused::busy("too many requests wait already; try again");
+            let permit = served.room.clone().try_acquire_many_owned(more as u32).map_err(full)?;
+            match &mut room {
+                Some(room) => room.merge(permit),
+                None => room = Some(permit),
+            }
+        }
+        all.extend_from_slice(&data);
+    }
+    Ok((all, room))
+}
+
+/// The model as it was loaded.
+async fn model_file(State(served): State<Arc<Served>>, method: Method, headers: HeaderMap) -> Answer {
+    let Some((path, tag)) = &served.file else { return Err(Refused::absent("no model is loaded; start the server with --model")) };
+    let found = File::open(path).and_then(|file| file.metadata().map(|meta| (file, meta)));
+    let (file, meta) = found.map_err(|e| Refused::absent(format!("the model's file cannot be read: {e}")))?;
+    if page::tag(&meta) != *tag {
+        return Err(Refused::absent("the model's file was replaced after it was loaded; start the server again"));
+    }
+    let bulk = Bulk::File(file, meta.len());
+    let mime = "application/octet-stream";
+    send(Content { bulk, gzip: None, compressible: false, tag: tag.clone(), mime, immutable: false }, &method, &headers)
+}
+
+/// A file of the page.
+async fn file(State(served): State<Arc<Served>>, method: Method, uri: Uri, headers: HeaderMap) -> Answer {
+    if method != Method::GET && method != Method::HEAD {
+        return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, "this path is not asked in this way"));
+    }
+    let gzip = headers.get(header::ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).is_some_and(accepts_gzip);
+    let path = uri.path().to_owned();
+    let found = tokio::task::spawn_blocking(move || served.page.find(&path, gzip)).await;
+    match found.ok().flatten() {
+        Some(content) => send(content, &method, &headers),
+        None => Err(Refused::absent(format!("there is nothing at `{}`", shown(uri.path())))),
+    }
+}
+
+fn send(content: Content, method: &Method, headers: &HeaderMap) -> Answer {
+    let failed = |e| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the file cannot be read: {e}"));
+    content.respond(method, headers).map_err(failed).map(IntoResponse::into_response)
+}
