@@ -6,9 +6,12 @@
 use wasm_bindgen::prelude::*;
 
 mod devices;
+mod lab;
 mod panics;
+mod wait;
 
 pub use devices::devices;
+pub use lab::{check, kernels, time};
 
 /// An error as JavaScript sees it: one sentence.
 fn thrown(error: impl std::fmt::Display) -> JsValue {
