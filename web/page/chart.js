@@ -71,15 +71,20 @@ class Chart {
  * @typedef {{name: string, points: [number, number][], best?: [number, number] | null, dots?: boolean}} Line
  */
 
+/** Charts made, to tell their parts apart. */
+let charts = 0;
+
 /** Lines over epochs. */
 export class LineChart extends Chart {
   /** @type {Line[]} */ lines = [];
 
-  /** @param {{title: string, height: number, digits: number, empty: [number, number], least: number}} options `empty`: the y range before there are points; `least`: the smallest range shown */
+  /** @param {{title: string, height: number, digits: number, empty: [number, number], least: number, most?: number}} options
+   *   `empty`: the y range before there are points; `least` and `most`: how much of it is shown, counted from the top */
   constructor(options) {
     super({ ...options, describe: () => describeLines(options.title, this.lines) });
     this.options = options;
     this.epochs = 2;
+    this.clip = `clip-${charts += 1}`;
     /** @type {number | null} where the pointer is, in the drawing's units */
     this.pointer = null;
     /** @type {number | null} a height that no line can expect to pass */
@@ -113,17 +118,18 @@ export class LineChart extends Chart {
       yFormat: (value, digits) => count(value, Math.max(digits, 2)),
     });
     const [low, high] = this.range();
+    nodes.unshift(s('clipPath', { id: this.clip }, s('rect', { x: MARGIN.left, y: 0, width: this.width - MARGIN.left, height: bottom })));
     if (this.ceiling !== null && this.ceiling > low && this.ceiling < high) {
       nodes.push(s('line', { class: 'ceiling', x1: x(0), x2: x(this.epochs), y1: y(this.ceiling), y2: y(this.ceiling) }));
     }
     for (const { name, points, best, dots } of this.lines) {
       if (points.length === 0) continue;
       const path = points.map(([px, py]) => `${x(px).toFixed(1)} ${y(py).toFixed(1)}`).join('L');
-      nodes.push(s('path', { class: `line ${name}`, d: `M${path}` }));
-      if (dots) points.forEach(([px, py]) => nodes.push(s('circle', { class: `dot ${name}`, cx: x(px), cy: y(py), r: 2 })));
+      nodes.push(s('path', { class: `line ${name}`, d: `M${path}`, 'clip-path': `url(#${this.clip})` }));
+      if (dots) points.filter(([, py]) => py >= low).forEach(([px, py]) => nodes.push(s('circle', { class: `dot ${name}`, cx: x(px), cy: y(py), r: 2 })));
       if (best) {
         nodes.push(s('circle', { class: `best ${name}`, cx: x(best[0]), cy: y(best[1]), r: 5 }));
-        const above = name === 'int4' ? -11 : 20;
+        const above = this.lines.every((line) => !line.best || line.best[1] <= best[1]) ? -11 : 20;
         nodes.push(s('text', { class: `best-label ${name}`, x: x(best[0]), y: y(best[1]) + above, 'text-anchor': 'middle' }, count(best[1], this.options.digits)));
       }
     }
@@ -149,8 +155,8 @@ export class LineChart extends Chart {
   range() {
     const values = this.lines.flatMap(({ points }) => points.map(([, y]) => y));
     if (values.length < 2) return this.options.empty;
-    const low = Math.min(...values);
     const high = Math.max(...values);
+    const low = Math.max(Math.min(...values), high - (this.options.most ?? Infinity));
     const pad = Math.max((high - low) * 0.14, (this.options.least - (high - low)) / 2);
     return [low - pad, high + pad];
   }

@@ -7,9 +7,12 @@ const POINTS = 400;
 /** An AUC further than this below its best counts as fallen. */
 const FALLEN = 0.002;
 
+/** Two turns as one. @returns {[number, number, number]} */
+const joined = ([, a, m], [x, b, n]) => [x, (a * m + b * n) / (m + n), m + n];
+
 /** One model's curves. */
 export class Curve {
-  /** @type {[number, number][]} epoch and mean loss of a turn */ #turns = [];
+  /** @type {[number, number, number][]} epoch, mean loss and steps of a turn */ #turns = [];
   /** @type {[number, number][]} epoch and AUC */ auc = [];
   /** @type {[number, number] | null} */ best = null;
   /** Steps a second, over the last turns. */
@@ -19,10 +22,8 @@ export class Curve {
   trained({ epoch, loss, n, ms }) {
     const now = n / Math.max(ms / 1000, 1e-6);
     this.speed = this.speed === 0 ? now : this.speed * 0.85 + now * 0.15;
-    this.#turns.push([epoch, loss]);
-    if (this.#turns.length > 2 * POINTS) {
-      this.#turns = this.#turns.flatMap(([x, y], at, all) => (at % 2 === 1 ? [[x, (y + all[at - 1][1]) / 2]] : []));
-    }
+    this.#turns.push([epoch, loss, n]);
+    if (this.#turns.length > 2 * POINTS) this.#turns = this.#turns.flatMap((turn, at, all) => (at % 2 === 1 ? [joined(all[at - 1], turn)] : []));
   }
 
   /** @param {number} epoch @param {number} auc */
@@ -33,16 +34,20 @@ export class Curve {
 
   /** The loss as a mean over a moving window of epochs. @returns {[number, number][]} */
   loss() {
-    const width = Math.max(0.06, (this.#turns.at(-1)?.[0] ?? 0) * 0.03);
+    const width = Math.max(0.12, (this.#turns.at(-1)?.[0] ?? 0) * 0.03);
     let from = 0;
     let sum = 0;
-    return this.#turns.map(([x, y], at) => {
-      sum += y;
+    let steps = 0;
+    return this.#turns.map(([x, y, n]) => {
+      sum += y * n;
+      steps += n;
       while (this.#turns[from][0] < x - width) {
-        sum -= this.#turns[from][1];
+        const [, gone, of] = this.#turns[from];
+        sum -= gone * of;
+        steps -= of;
         from += 1;
       }
-      return [x, sum / (at - from + 1)];
+      return [x, sum / steps];
     });
   }
 

@@ -19,6 +19,7 @@ export class Engine {
   #next = 1;
   #worker;
   #closed = false;
+  #answered = false;
 
   /**
    * @param {string} device "auto", "gpu" or "cpu"
@@ -31,7 +32,11 @@ export class Engine {
     this.#worker.onmessage = ({ data }) => this.#received(data);
     this.#worker.onerror = (event) => {
       event.preventDefault?.();
-      this.#failed(new Error(`the engine did not start: ${event.message || 'its files could not be loaded'}`));
+      const reason = this.#answered
+        ? new Error('the engine stopped unexpectedly; on a GPU, its device may be lost')
+        : new Error(`the engine did not start: ${event.message || 'its files could not be loaded'}`);
+      this.#failed(reason);
+      lost(reason);
     };
   }
 
@@ -61,6 +66,7 @@ export class Engine {
   #received({ id, value, error, progress }) {
     const request = this.#waiting.get(id);
     if (!request) return;
+    this.#answered = true;
     if (progress !== undefined) return request.progress?.(progress);
     this.#waiting.delete(id);
     if (error === undefined) return request.resolve(value);

@@ -30,7 +30,7 @@ export class Training {
       ...[2, 4, 8].map((bits) => h('option', { value: bits, selected: bits === 4 }, `INT${bits}`)));
     this.period = h('input', { type: 'number', id: 'train-period', min: 1, max: 1_000_000, value: PERIOD, onchange: () => this.reset() });
     this.rateShown = h('output', { for: 'train-rate' });
-    this.rate = h('input', { type: 'range', id: 'train-rate', min: -3.5, max: 0, step: 0.05, value: Math.log10(RATE), oninput: () => this.#rated() });
+    this.rate = h('input', { type: 'range', id: 'train-rate', min: -3.5, max: -0.5, step: 0.05, value: Math.log10(RATE), oninput: () => this.#rated() });
     this.go = h('button', { type: 'button', class: 'primary', id: 'train-go', onclick: () => this.#toggle() }, 'Train');
     this.again = h('button', { type: 'button', id: 'train-reset', onclick: () => this.reset() }, 'Start over');
     this.save = h('button', { type: 'button', id: 'train-save', onclick: () => this.#packed((file) => download('trained-here.int4.safetensors', new Blob([file]))) }, 'Download the packed model');
@@ -39,10 +39,10 @@ export class Training {
     this.bar = h('progress', { max: EPOCHS, value: 0, 'aria-label': 'Epochs trained' });
     this.story = h('p', { class: 'story', id: 'story' });
     this.lossChart = new LineChart({ title: 'Training loss, smoothed', height: 250, digits: 4, empty: [0.3, 0.7], least: 0.02 });
-    this.aucChart = new LineChart({ title: 'AUC on clicks it never trained on', height: 250, digits: 4, empty: [0.5, 0.8], least: 0.01 });
+    this.aucChart = new LineChart({ title: 'AUC on clicks it never trained on', height: 250, digits: 4, empty: [0.5, 0.8], least: 0.01, most: 0.1 });
     byId('train-body').replaceChildren(
       h('div', { class: 'train-bar' }, this.go, this.again,
-        h('label', { class: 'field' }, h('span', {}, 'Step size ', this.rateShown), this.rate),
+        h('label', { class: 'field' }, h('span', {}, 'Learning rate ', this.rateShown), this.rate),
         h('label', { class: 'field' }, h('span', {}, 'Rounded to'), this.bits),
         h('label', { class: 'field' }, h('span', {}, 'New scales every … steps'), this.period)),
       this.bar, this.state,
@@ -65,6 +65,8 @@ export class Training {
     this.curves = { int4: new Curve(), fp32: new Curve() };
     this.#ceiling(null);
     this.epoch = 0;
+    /** @type {Node[]} the last turn's figures */
+    this.told = [];
     this.#goal = EPOCHS;
     this.bar.max = EPOCHS;
     this.bar.value = 0;
@@ -150,7 +152,7 @@ export class Training {
 
   #done(text, bad = false) {
     this.#running = null;
-    this.state.textContent = text;
+    this.state.replaceChildren(h('span', {}, text), ...(bad ? [] : this.told));
     this.state.classList.toggle('bad', bad);
     this.#draw();
     this.#buttons();
@@ -167,10 +169,11 @@ export class Training {
     }
     const speed = (curve) => `${large(Math.round(curve.speed * this.batch))} samples/s`;
     const auc = ({ auc }) => (auc.length > 0 ? `, AUC ${score(auc[auc.length - 1][1])}` : '');
-    this.state.replaceChildren(
-      h('span', {}, `epoch ${count(int4.epoch, 1)}, ${count(int4.step)} steps each`),
+    this.told = [
+      h('span', {}, `${count(int4.step)} steps each`),
       h('span', {}, `${this.#name()} ${speed(this.curves.int4)}${auc(this.curves.int4)}`),
-      h('span', {}, `FP32 ${speed(this.curves.fp32)}${auc(this.curves.fp32)}`));
+      h('span', {}, `FP32 ${speed(this.curves.fp32)}${auc(this.curves.fp32)}`)];
+    this.state.replaceChildren(h('span', {}, `Epoch ${count(int4.epoch, 1)}`), ...this.told);
     this.#draw();
   }
 

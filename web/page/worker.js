@@ -73,9 +73,9 @@ async function answer({ id, op, given }) {
   }
 }
 
-/** An error as one sentence. A trap in WebAssembly says where, not what. */
+/** An error as one sentence. A trap in WebAssembly says nothing that helps a reader. */
 function sentence(error) {
-  if (error instanceof WebAssembly.RuntimeError) return `the engine stopped unexpectedly (${error.message})`;
+  if (error instanceof WebAssembly.RuntimeError) return 'the engine stopped unexpectedly; on a GPU, its device may be lost';
   return error?.message || String(error);
 }
 

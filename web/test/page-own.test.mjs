@@ -97,6 +97,26 @@ export const tests = [
     allows: [/ERR_FAILED/],
   },
   {
+    name: 'scoring many rows can be cancelled, and the model stays open',
+    run: async ({ page, base }) => {
+      await opened({ page, base });
+      await dropped(page, '#own-model .drop', 'mine.safetensors', await modelFile(base, NAME));
+      await open(page);
+      const [header, ...lines] = (await labelledRows(base, 1000)).toString().trim().split('\n');
+      await page.evaluate(([first, block]) => {
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File([`${first}\n`, ...Array(2000).fill(`${block}\n`)], 'many.tsv'));
+        document.querySelector('#own-rows .drop').dispatchEvent(new DragEvent('drop', { dataTransfer, bubbles: true, cancelable: true }));
+      }, [header, lines.join('\n')]);
+      await page.waitForFunction(() => /rows\/s/.test(document.querySelector('#own-rows .progress-text').textContent));
+      await page.click('#own-rows .progress button');
+      await page.waitForFunction(() => document.querySelector('#own-rows .progress-text').textContent === 'Cancelled.');
+      await dropped(page, '#own-rows .drop', 'few.tsv', await labelledRows(base, 50));
+      await page.waitForSelector('#own-results table');
+      assert.match(await page.textContent('#own-results .facts'), /rows50/);
+    },
+  },
+  {
     name: 'an address that leads nowhere is said in one sentence',
     allows: [/404/],
     run: async ({ page, base }) => {

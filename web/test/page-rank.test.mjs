@@ -74,9 +74,9 @@ export const tests = [
   {
     name: 'a lost device is said in one sentence, and the CPU engine goes on',
     timeout: 120,
-    allows: [/lost/i, /destroyed/i],
-    run: async ({ page, base }) => {
-      // The worker's devices are kept, to be destroyed by a message from the test.
+    allows: [/lost/i, /destroyed/i, /stopped by a mistake/],
+    run: async ({ page, base, note }) => {
+      // The worker's devices are kept, to be lost by a message from the test.
       await page.route('**/pkg/dqrm_web.js', async (route) => {
         const response = await route.fetch();
         const prelude = `
@@ -84,10 +84,11 @@ export const tests = [
           const made = [];
           GPUAdapter.prototype.requestDevice = async function (...given) {
             const device = await request.apply(this, given);
-            made.push(device);
+            const lost = new Promise((lose) => made.push(() => { device.destroy(); lose({ reason: 'unknown', message: 'pulled out' }); }));
+            Object.defineProperty(device, 'lost', { value: lost });
             return device;
           };
-          new BroadcastChannel('test').onmessage = () => made.forEach((device) => device.destroy());\n`;
+          new BroadcastChannel('test').onmessage = () => made.forEach((lose) => lose());\n`;
         await route.fulfill({ response, body: prelude + await response.text() });
       });
       await opened({ page, base }, '?device=gpu');
@@ -97,6 +98,7 @@ export const tests = [
       await page.check('.chip input >> nth=6', { force: true });
       await page.waitForSelector('#notice-failed');
       const said = await page.textContent('#notice-failed p');
+      note(said);
       assert.ok(said.length < 300 && /[.]$/.test(said), said);
       await page.click('#notice-failed button:has-text("CPU")');
       await changed(page, before);

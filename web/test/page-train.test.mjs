@@ -24,7 +24,7 @@ export const tests = [
       await reached(page, 1);
       const first = { int4: await loss(page, 'INT4'), fp32: await loss(page, 'FP32') };
       await reached(page, 50);
-      await page.fill('#train-rate', '-0.5');
+      await page.fill('#train-rate', '-2.5');
       await page.click('#train-go');
       await page.waitForFunction(() => /Paused/.test(document.querySelector('.train-state').textContent));
       const then = { int4: await loss(page, 'INT4'), fp32: await loss(page, 'FP32') };
