@@ -4,7 +4,8 @@
 //!
 //! - [`describe`]: a kernel's formula, bindings and texts.
 //! - [`compare`]: runs a [`Case`](crate::ops::Case) on an engine and compares it with the twins.
-//! - [`inspect`]: errors in a shader's text, and whether it fits what the kernel declares.
+//! - [`finding`]: something to say of a text, and where.
+//! - `inspect`: errors in a shader's text, and whether it fits what the kernel declares, by naga (feature `lab`).
 //! - [`swap`]: kernels with another text.
 //! - [`timing`]: how long a kernel takes.
 
@@ -18,10 +19,11 @@ use crate::plan::variant::Choice;
 
 pub mod compare;
 pub mod describe;
+pub mod finding;
 #[cfg(feature = "lab")]
 pub mod inspect;
-#[cfg(feature = "lab")]
 pub mod swap;
+mod text;
 pub mod timing;
 
 /// Loads a plan on an adapter, or on the CPU engine. An adapter gets the kernels' own texts, which every adapter can run:

@@ -11,8 +11,15 @@ use load::{Dispatch, Loader, make_buffer, uniform_entry};
 use std::collections::VecDeque;
 use texels::Mirrors;
 
+#[cfg(target_arch = "wasm32")]
+mod browser;
+mod compile;
+mod faults;
 mod load;
 mod texels;
+
+pub use compile::Message;
+use faults::Faults;
 
 mod profile;
 use profile::Stopwatch;
@@ -99,19 +106,37 @@ impl GpuAdapter {
     pub fn is_software(&self) -> bool {
         self.kind == "software"
     }
+
+    /// A device with all that the adapter allows, and these features.
+    async fn open(&self, features: wgpu::Features) -> Result<(wgpu::Device, wgpu::Queue)> {
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("dqrm"),
+            required_limits: self.adapter.limits(),
+            required_features: features | self.adapter.features() & wgpu::Features::SUBGROUP,
+            ..Default::default()
+        };
+        let failed = |e: &dyn std::fmt::Display| Error::Device(format!("cannot open `{}`: {e}", self.name));
+        #[cfg(not(target_arch = "wasm32"))]
+        let adapter = &self.adapter;
+        #[cfg(target_arch = "wasm32")]
+        let adapter = browser::adapter().await.ok_or_else(|| failed(&"the browser gives no adapter any more; reload the page"))?;
+        adapter.request_device(&descriptor).await.map_err(|e| failed(&e))
+    }
 }
 
-/// All adapters, real GPUs first.
-pub async fn adapters() -> Vec<GpuAdapter> {
+fn instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::PRIMARY;
-    let instance = wgpu::Instance::new(descriptor);
-    let mut found: Vec<GpuAdapter> = if cfg!(target_arch = "wasm32") {
-        let options = wgpu::RequestAdapterOptions { power_preference: wgpu::PowerPreference::HighPerformance, ..Default::default() };
-        instance.request_adapter(&options).await.ok().into_iter().map(GpuAdapter::new).collect()
-    } else {
-        instance.enumerate_adapters(wgpu::Backends::PRIMARY).await.into_iter().map(GpuAdapter::new).collect()
-    };
+    wgpu::Instance::new(descriptor)
+}
+
+/// All adapters, real GPUs first; in a browser the one that it gives.
+pub async fn adapters() -> Vec<GpuAdapter> {
+    #[cfg(target_arch = "wasm32")]
+    let mut found: Vec<GpuAdapter> = browser::named().await.into_iter().collect();
+    #[cfg(not(target_arch = "wasm32"))]
+    let mut found: Vec<GpuAdapter> =
+        instance().enumerate_adapters(wgpu::Backends::PRIMARY).await.into_iter().map(GpuAdapter::new).collect();
     let rank = |kind| ["discrete", "integrated", "virtual", "other", "software"].iter().position(|k| *k == kind);
     found.sort_by_key(|a| rank(a.kind));
     found
@@ -121,6 +146,7 @@ pub async fn adapters() -> Vec<GpuAdapter> {
 pub struct GpuEngine {
     device: wgpu::Device,
     queue: wgpu::Queue,
+    faults: Faults,
     schedule: Schedule,
     slots: Vec<wgpu::Buffer>,
     mirrors: Mirrors,
@@ -161,14 +187,8 @@ impl GpuEngine {
     /// As [`GpuEngine::load`].
     pub async fn load_with(adapter: &GpuAdapter, schedule: Schedule, choice: Choice<'_>, profile: bool) -> Result<GpuEngine> {
         let timestamps = if profile { profile::features(&adapter.adapter) } else { wgpu::Features::empty() };
-        let descriptor = wgpu::DeviceDescriptor {
-            label: Some("dqrm"),
-            required_limits: adapter.adapter.limits(),
-            required_features: timestamps | adapter.adapter.features() & wgpu::Features::SUBGROUP,
-            ..Default::default()
-        };
-        let opened = adapter.adapter.request_device(&descriptor).await;
-        let (device, queue) = opened.map_err(|e| Error::Device(format!("cannot open `{}`: {e}", adapter.name)))?;
+        let (device, queue) = adapter.open(timestamps).await?;
+        let faults = Faults::watch(&device);
         let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
 
@@ -209,6 +229,7 @@ impl GpuEngine {
         Ok(GpuEngine {
             device,
             queue,
+            faults,
             schedule,
             slots,
             mirrors,
@@ -259,7 +280,8 @@ impl GpuEngine {
     }
 
     fn poll(&self, how: wgpu::PollType) -> Result<()> {
-        self.device.poll(how).map(|_| ()).map_err(|e| Error::Device(format!("the device stopped answering: {e}")))
+        let polled = self.device.poll(how).map(|_| ()).map_err(|e| Error::Device(format!("the device stopped answering: {e}")));
+        self.faults.check().and(polled)
     }
 
     /// Runs commands; `alone` makes all copies they read, whatever came before.
@@ -284,6 +306,14 @@ impl GpuEngine {
         drop(pass);
         self.submit(encoder);
         self.throttle()
+    }
+}
+
+/// A browser frees a device's memory when its garbage is collected, which may be much later; so it is told.
+#[cfg(target_arch = "wasm32")]
+impl Drop for GpuEngine {
+    fn drop(&mut self) {
+        self.device.destroy();
     }
 }
 
@@ -327,8 +357,10 @@ impl Engine for GpuEngine {
             });
             self.poll(wgpu::PollType::wait_indefinitely())?;
             self.in_flight.clear();
-            let lost = |text: String| Error::Device(format!("reading back from the device failed: {text}"));
-            receiver.await.map_err(|e| lost(e.to_string()))?.map_err(|e| lost(e.to_string()))?;
+            let lost = |text: String| Error::Device(format!("reading back from the device failed: {text}; load the model again"));
+            let outcome = receiver.await.map_err(|e| lost(e.to_string()));
+            self.faults.check()?;
+            outcome?.map_err(|e| lost(e.to_string()))?;
             let words = bytemuck::pod_collect_to_vec(&landing.get_mapped_range(..size).map_err(|e| lost(e.to_string()))?);
             landing.unmap();
             if landing.size() <= KEPT_LANDING && self.landings.len() < KEPT_LANDINGS {

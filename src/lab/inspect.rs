@@ -1,115 +1,16 @@
 //! A shader's text before it runs: errors with the line they stand in, and whether parameters and
 //! bindings are those that the kernel declares.
 
-use super::describe::{self, shared_file};
+use super::describe;
+pub use super::finding::{Finding, Place, Severity};
+use super::text::{Text, declared};
 use crate::plan::kernel::shared;
 use crate::plan::{Access, Elem, Kernel, StepUniform};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use std::error::Error;
-use std::fmt;
 
 /// Storage buffers of one shader, invocations of a workgroup and bytes of its memory that every browser gives.
 const BROWSER: (usize, u32, u32) = (8, 256, 16_384);
-
-/// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Severity {
-    /// It cannot run.
-    Error,
-    /// It runs, but not as the crate's own shaders do.
-    Note,
-}
-
-/// A place in a text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The file.
-    pub file: String,
-    /// The line, the first is 1.
-    pub line: usize,
-    /// The column in characters, the first is 1.
-    pub column: usize,
-    /// Characters that are meant, in this line.
-    pub width: usize,
-    /// The line's text.
-    pub text: String,
-    /// What is the matter there.
-    pub label: String,
-}
-
-/// Something to say of a shader's text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// How bad it is.
-    pub severity: Severity,
-    /// What was found and what was expected.
-    pub message: String,
-    /// Where; the first is the main one.
-    pub places: Vec<Place>,
-    /// What may help.
-    pub hints: Vec<String>,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.places.first() {
-            Some(p) => write!(f, "{}:{}:{}: {}", p.file, p.line, p.column, self.message)?,
-            None => write!(f, "{}", self.message)?,
-        }
-        let margin = self.places.iter().map(|p| p.line.to_string().len()).max().unwrap_or(1) + 1;
-        for (i, place) in self.places.iter().enumerate() {
-            if i > 0 {
-                write!(f, "\n{:margin$} --> {}:{}:{}", "", place.file, place.line, place.column)?;
-            }
-            let (line, before) = (place.text.replace('\t', "    "), place.text.chars().take(place.column - 1));
-            let indent: usize = before.map(|c| if c == '\t' { 4 } else { 1 }).sum();
-            write!(f, "\n{:margin$}|\n{:<margin$}| {line}", "", place.line)?;
-            let caret = format!("{:margin$}| {:indent$}{} {}", "", "", "^".repeat(place.width.max(1)), place.label);
-            write!(f, "\n{}", caret.trim_end())?;
-        }
-        self.hints.iter().try_for_each(|hint| write!(f, "\n{:margin$}= {hint}", ""))
-    }
-}
-
-/// A kernel's whole text and the files it was put together from.
-#[derive(Debug)]
-struct Text {
-    wgsl: String,
-    /// File, and where its text ends.
-    parts: Vec<(String, usize)>,
-}
-
-impl Text {
-    fn new(kernel: &Kernel, file: &str) -> Text {
-        let mut parts = vec![(file.to_string(), kernel.source.len() + 1)];
-        for text in kernel.shared {
-            let end = parts[parts.len() - 1].1 + text.len() + 1;
-            parts.push((shared_file(text).to_string(), end));
-        }
-        Text { wgsl: kernel.wgsl(), parts }
-    }
-
-    /// The place of some bytes of the text.
-    fn place(&self, span: naga::Span, label: &str) -> Option<Place> {
-        let range = span.to_range()?;
-        let start = range.start.min(self.wgsl.len());
-        let part = self.parts.iter().position(|(_, end)| start < *end).unwrap_or(self.parts.len() - 1);
-        let begin = if part == 0 { 0 } else { self.parts[part - 1].1 };
-        let before = self.wgsl.get(begin..start)?;
-        let line_start = begin + before.rfind('\n').map_or(0, |at| at + 1);
-        let rest = &self.wgsl[line_start..];
-        let text = rest.lines().next().unwrap_or("");
-        let end = range.end.clamp(start, line_start + text.len().max(start - line_start));
-        Some(Place {
-            file: self.parts[part].0.clone(),
-            line: before.matches('\n').count() + 1,
-            column: self.wgsl[line_start..start].chars().count() + 1,
-            width: self.wgsl.get(start..end).map_or(1, |meant| meant.chars().count()).max(1),
-            text: text.to_string(),
-            label: label.to_string(),
-        })
-    }
-}
 
 /// A text that could be read.
 #[derive(Debug)]
@@ -129,7 +30,7 @@ impl Shader {
         let module = match naga::front::wgsl::parse_str(&text.wgsl) {
             Ok(module) => module,
             Err(error) => {
-                let places: Vec<Place> = error.labels().filter_map(|(span, label)| text.place(span, label)).collect();
+                let places: Vec<Place> = error.labels().filter_map(|(span, label)| text.place(span.to_range()?, label)).collect();
                 let mut hints: Vec<String> = error.notes().map(str::to_string).collect();
                 hints.extend(hint(kernel, file, error.message(), &places));
                 return Err(Box::new(Finding { severity: Severity::Error, message: error.message().into(), places, hints }));
@@ -138,7 +39,7 @@ impl Shader {
         match Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module) {
             Ok(info) => Ok(Shader { text, module, info }),
             Err(error) => {
-                let places = error.spans().filter_map(|(span, label)| text.place(*span, label)).collect();
+                let places = error.spans().filter_map(|(span, label)| text.place(span.to_range()?, label)).collect();
                 let mut message = error.as_inner().to_string();
                 let mut cause = error.as_inner().source();
                 while let Some(error) = cause {
@@ -167,7 +68,7 @@ impl Shader {
         else {
             let there = self.entry_points().collect::<Vec<_>>().join("`, `");
             let found = if there.is_empty() { "it has none".into() } else { format!("it has `{there}`") };
-            return vec![error(format!("`{}` has no compute entry point `{}`; {found}", self.text.parts[0].0, kernel.name))];
+            return vec![Finding::error(format!("`{}` has no compute entry point `{}`; {found}", self.text.file(), kernel.name))];
         };
         let mut check = Check { shader: self, kernel, used: vec![false; kernel.bindings.len()], memory: 0, findings: Vec::new() };
         let uses = self.info.get_entry_point(index);
@@ -179,10 +80,6 @@ impl Shader {
     }
 }
 
-fn error(message: String) -> Finding {
-    Finding { severity: Severity::Error, message, places: Vec::new(), hints: Vec::new() }
-}
-
 /// What may help with an error in a text.
 fn hint(kernel: &Kernel, file: &str, message: &str, places: &[Place]) -> Option<String> {
     if places.first().is_some_and(|p| p.file != file) {
@@ -192,17 +89,6 @@ fn hint(kernel: &Kernel, file: &str, message: &str, places: &[Place]) -> Option<
     let unknown = message.strip_prefix("no definition in scope for identifier: `")?.split('`').next()?;
     let (name, _) = shared::FILES.iter().find(|(_, text)| declared(text).any(|name| name == unknown))?;
     Some(format!("`{unknown}` stands in `{name}`, which is not put behind the texts of `{}`; copy it from there", kernel.op))
-}
-
-/// Names that a text declares: functions, structs, constants and variables at the beginning of a line.
-pub(super) fn declared(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().filter_map(|line| {
-        let words = ["fn ", "struct ", "const ", "alias ", "var<private> ", "var<workgroup> ", "var<uniform> "];
-        // A variable's attributes stand before it.
-        let bare = if line.starts_with('@') { line.rsplit(") ").next().unwrap_or(line) } else { line };
-        let rest = words.iter().find_map(|word| bare.strip_prefix(word))?;
-        rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().filter(|name| !name.is_empty())
-    })
 }
 
 /// Compares one entry point with its kernel.
@@ -218,7 +104,7 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn say(&mut self, severity: Severity, span: naga::Span, label: &str, message: String) {
-        let places = self.shader.text.place(span, label).into_iter().collect();
+        let places = span.to_range().and_then(|range| self.shader.text.place(range, label)).into_iter().collect();
         self.findings.push(Finding { severity, message, places, hints: Vec::new() });
     }
 
@@ -335,7 +221,7 @@ impl Check<'_> {
     /// What is no matter of one variable.
     fn whole(&mut self, workgroup: [u32; 3]) {
         let name = self.kernel.name;
-        let note = |message: String| Finding { severity: Severity::Note, ..error(message) };
+        let note = |message: String| Finding { severity: Severity::Note, ..Finding::error(message) };
         for (used, binding) in self.used.iter().zip(self.kernel.bindings) {
             if !used {
                 self.findings.push(note(format!("`{name}` does not use its binding `{}`", binding.name)));

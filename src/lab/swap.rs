@@ -1,7 +1,13 @@
 //! Kernels with another text: somebody's experiment in place of the crate's own shader.
 
-use super::inspect::{Finding, Severity, Shader, declared};
-use crate::error::{Error, Result};
+use super::finding::{Finding, Place, Severity};
+#[cfg(feature = "lab")]
+use super::inspect::Shader;
+use super::text::{self, Text, declared};
+use crate::engine::gpu::Message;
+#[cfg(feature = "lab")]
+use crate::error::Error;
+use crate::error::Result;
 use crate::plan::{Kernel, Plan};
 
 /// A replacement for the texts of some kernels. Parameters, bindings and twins stay those of the originals; so does
@@ -47,14 +53,17 @@ impl Grid {
 }
 
 /// The lines of a text that begin with `//@`.
-fn grids(kernels: &[&'static Kernel], file: &str, source: &str) -> Result<Vec<Grid>> {
+fn grids(kernels: &[&'static Kernel], file: &str, source: &str) -> Result<Vec<Grid>, Finding> {
     let mut found = Vec::new();
     for (i, line) in source.lines().enumerate() {
         let Some(rest) = line.trim().strip_prefix("//@") else { continue };
         let grid = Grid::parse(rest.trim()).filter(|grid| kernels.iter().any(|k| k.name == grid.kernel));
         let grid = grid.ok_or_else(|| {
-            let text = format!("{file}:{}:1: `{}` should name a kernel and how many workgroups it takes", i + 1, line.trim());
-            Error::Shader(format!("{text}, of the original's: `//@ grid {}: x / 2, y * 4`", kernels[0].name))
+            let text = format!("`{}` should name a kernel and how many workgroups it takes", line.trim());
+            let message = format!("{text}, of the original's: `//@ grid {}: x / 2, y * 4`", kernels[0].name);
+            let (width, column) = (line.trim().chars().count(), 1 + line.chars().take_while(|c| c.is_whitespace()).count());
+            let place = Place { file: file.into(), line: i + 1, column, width, text: line.into(), label: String::new() };
+            Finding { places: vec![place], ..Finding::error(message) }
         })?;
         found.push(grid);
     }
@@ -71,16 +80,12 @@ impl Swap {
     /// # Errors
     /// A text that is no WGSL, that has an entry point for none of the kernels, or whose parameters or bindings are
     /// not those of a kernel: with the line and what was expected there.
+    #[cfg(feature = "lab")]
     pub fn new(kernels: &[&'static Kernel], file: &str, source: &str) -> Result<Swap> {
-        let source: &'static str = Box::leak(source.trim_start_matches('\u{feff}').to_string().into_boxed_str());
-        let own: Vec<&str> = declared(source).collect();
-        let grids = grids(kernels, file, source)?;
-        let mut swap = Swap { file: file.into(), kernels: Vec::new(), grids, notes: Vec::new() };
+        let (source, mut swap) = Swap::empty(kernels, file, source).map_err(|finding| Error::Shader(finding.to_string()))?;
         let mut there = Vec::new();
         for &kernel in kernels {
-            let shared: Vec<&'static str> =
-                kernel.shared.iter().copied().filter(|text| !declared(text).any(|n| own.contains(&n))).collect();
-            let replacement = Kernel { source, shared: Box::leak(shared.into_boxed_slice()), variants: &[], ..*kernel };
+            let replacement = replaced(kernel, source);
             let shader = Shader::parse(&replacement, file).map_err(|finding| Error::Shader(finding.to_string()))?;
             let Some(workgroup) = shader.workgroup(kernel.name) else {
                 there = shader.entry_points().map(str::to_string).collect();
@@ -96,11 +101,47 @@ impl Swap {
             swap.kernels.push((kernel, Box::leak(Box::new(Kernel { workgroup, ..replacement }))));
         }
         if swap.kernels.is_empty() {
-            let wanted = kernels.iter().map(|k| k.name).collect::<Vec<_>>().join("`, `");
-            let found = if there.is_empty() { "no entry point".into() } else { format!("`{}`", there.join("`, `")) };
-            return Err(Error::Shader(format!("`{file}` has no compute entry point `{wanted}`; it has {found}")));
+            return Err(Error::Shader(missing(kernels, file, &there)));
         }
         Ok(swap)
+    }
+
+    /// Like `new`, without understanding the text: its errors are for a device's compiler to find, see [`Swap::told`], and a
+    /// uniform with other fields shows in wrong results only.
+    ///
+    /// # Errors
+    /// A text that has an entry point for none of the kernels, or a line for the grid that says nothing.
+    pub fn unread(kernels: &[&'static Kernel], file: &str, source: &str) -> Result<Swap, Box<Finding>> {
+        let (source, mut swap) = Swap::empty(kernels, file, source)?;
+        let there = text::entry_points(source);
+        for &kernel in kernels {
+            if let Some((_, workgroup)) = there.iter().find(|(name, _)| name == kernel.name) {
+                let replacement = Kernel { workgroup: workgroup.unwrap_or(kernel.workgroup), ..replaced(kernel, source) };
+                swap.kernels.push((kernel, Box::leak(Box::new(replacement))));
+            }
+        }
+        if swap.kernels.is_empty() {
+            let there: Vec<String> = there.into_iter().map(|(name, _)| name).collect();
+            return Err(Box::new(Finding::error(missing(kernels, file, &there))));
+        }
+        Ok(swap)
+    }
+
+    fn empty(kernels: &[&'static Kernel], file: &str, source: &str) -> Result<(&'static str, Swap), Box<Finding>> {
+        let source: &'static str = Box::leak(source.trim_start_matches('\u{feff}').to_string().into_boxed_str());
+        let grids = grids(kernels, file, source)?;
+        Ok((source, Swap { file: file.into(), kernels: Vec::new(), grids, notes: Vec::new() }))
+    }
+
+    /// What a device's compiler says of the text of a replacement, with the places in the file.
+    pub fn told(&self, replacement: &Kernel, messages: &[Message]) -> Vec<Finding> {
+        let text = Text::new(replacement, &self.file);
+        let finding = |m: &Message| Finding {
+            severity: if m.error { Severity::Error } else { Severity::Note },
+            places: text.line(m.line, m.column, m.width, "").into_iter().collect(),
+            ..Finding::error(m.text.clone())
+        };
+        messages.iter().map(finding).collect()
     }
 
     /// The file as its user named it.
@@ -134,6 +175,19 @@ impl Swap {
             }
         }
     }
+}
+
+/// A kernel with another text. Shared texts are put behind it but for those that declare a name which it declares.
+fn replaced(kernel: &'static Kernel, source: &'static str) -> Kernel {
+    let own: Vec<&str> = declared(source).collect();
+    let shared: Vec<&'static str> = kernel.shared.iter().copied().filter(|text| !declared(text).any(|n| own.contains(&n))).collect();
+    Kernel { source, shared: Box::leak(shared.into_boxed_slice()), variants: &[], ..*kernel }
+}
+
+fn missing(kernels: &[&'static Kernel], file: &str, there: &[String]) -> String {
+    let wanted = kernels.iter().map(|k| k.name).collect::<Vec<_>>().join("`, `");
+    let found = if there.is_empty() { "no entry point".into() } else { format!("`{}`", there.join("`, `")) };
+    format!("`{file}` has no compute entry point `{wanted}`; it has {found}")
 }
 
 #[cfg(test)]
@@ -237,6 +291,32 @@ mod tests {
         }
         let text = said("matmul", "struct MatmulParams", "//@ grid matmul: x / 2\nstruct MatmulParams");
         assert!(text.starts_with("my.wgsl:10:1: ") && text.contains("`//@ grid matmul_nt: x / 2, y * 4`"), "{text}");
+    }
+
+    #[test]
+    fn a_text_that_nobody_read_gives_the_same_replacement() {
+        for kernel in ops::kernels() {
+            let (read, unread) = (Swap::new(&[kernel], "my.wgsl", kernel.source), Swap::unread(&[kernel], "my.wgsl", kernel.source));
+            let [a, b] = [read.unwrap(), unread.unwrap()].map(|swap| swap.replacement(kernel).unwrap());
+            assert_eq!((a.wgsl(), a.workgroup, a.shared), (b.wgsl(), b.workgroup, b.shared), "{}", kernel.name);
+        }
+        let source = own("concat").replace("fn concat_", "fn ");
+        let finding = Swap::unread(&kernels("concat"), "my.wgsl", &source).unwrap_err();
+        assert!(finding.message.ends_with("it has `forward`, `backward`"), "{finding}");
+        let finding = Swap::unread(&kernels("concat"), "my.wgsl", &format!("\n  //@ grid concat\n{source}")).unwrap_err();
+        assert_eq!((finding.places[0].line, finding.places[0].column), (2, 3));
+    }
+
+    #[test]
+    fn what_a_compiler_says_has_its_place_in_the_file() {
+        let swap = Swap::unread(&kernels("concat_forward"), "my.wgsl", own("concat")).unwrap();
+        let replacement = swap.kernels[0].1;
+        let message = |line, error| Message { error, line, column: 2, width: 3, text: "no".into() };
+        let behind = own("concat").matches('\n').count() + 2;
+        let told = swap.told(replacement, &[message(7, true), message(behind, false), message(0, true)]);
+        let places: Vec<_> = told.iter().map(|f| f.places.first().map(|p| (p.file.as_str(), p.line))).collect();
+        assert!(matches!(places[..], [Some(("my.wgsl", 7)), Some((shared, 1)), None] if shared.starts_with("shaders/shared/")), "{told:?}");
+        assert_eq!([told[0].severity, told[1].severity], [Severity::Error, Severity::Note]);
     }
 
     #[test]

@@ -7,13 +7,16 @@ use wasm_bindgen::prelude::*;
 
 pub mod ads;
 mod devices;
+mod lab;
 mod panics;
 mod scorer;
 pub mod scores;
 pub mod train;
 mod trainer;
+mod wait;
 
 pub use devices::devices;
+pub use lab::{check, kernels, time};
 pub use scorer::{Incoming, Scorer, summary};
 pub use trainer::Trainer;
 

@@ -1,0 +1,85 @@
+// The worker: everything that is compiled from Rust runs here, so that the page never waits.
+// Requests are {id, op, given}, answers {id, value} or {id, error}, progress {id, progress}, and {cancel: id} ends one.
+
+import { state, Stopped } from './worker-state.js';
+import * as rank from './worker-rank.js';
+import * as models from './worker-models.js';
+import * as rows from './worker-rows.js';
+import * as cache from './worker-cache.js';
+import * as train from './worker-train.js';
+
+/** Messages after which a device gives nothing more. */
+const LOST = /device (was|is) lost|reading back from the device failed/;
+
+/** @type {Map<number, AbortController>} */
+const running = new Map();
+
+/** Loads the library and looks at what there is to run on. */
+async function start({ device }) {
+  const began = performance.now();
+  state.device = device;
+  const library = await import('./pkg/dqrm_web.js');
+  await library.default();
+  state.dqrm = library;
+  const devices = JSON.parse(await library.devices());
+  return { version: library.version(), devices, ms: performance.now() - began };
+}
+
+const lab = {
+  kernels: () => JSON.parse(state.dqrm.kernels()),
+  // WGSL needs a GPU, whichever engine the models use.
+  check: async ({ kernel, text }) => JSON.parse(await state.dqrm.check(kernel, text, 'gpu')),
+  time: async ({ kernel, text, seconds }) => JSON.parse(await state.dqrm.time(kernel, text, seconds, 'gpu')),
+};
+
+const operations = {
+  start,
+  'rank.load': rank.load,
+  'rank.run': rank.run,
+  'rank.use': rank.use,
+  'model.open': models.open,
+  'model.close': models.close,
+  'cache.list': cache.list,
+  'cache.remove': cache.remove,
+  'rows.score': rows.scoreRows,
+  'rows.text': rows.text,
+  'train.load': train.load,
+  'train.run': train.run,
+  'train.rate': train.rate,
+  'train.pack': train.pack,
+  'lab.kernels': lab.kernels,
+  'lab.check': lab.check,
+  'lab.time': lab.time,
+};
+
+async function answer({ id, op, given }) {
+  const controller = new AbortController();
+  running.set(id, controller);
+  const job = {
+    signal: controller.signal,
+    progress: (progress) => postMessage({ id, progress }),
+    check: () => {
+      if (controller.signal.aborted) throw new Stopped();
+    },
+  };
+  try {
+    postMessage({ id, value: await operations[op](given, job) });
+  } catch (error) {
+    const cancelled = controller.signal.aborted || error instanceof Stopped;
+    const message = sentence(error);
+    postMessage({ id, error: { cancelled, message, fatal: error instanceof WebAssembly.RuntimeError || LOST.test(message) } });
+  } finally {
+    running.delete(id);
+  }
+}
+
+/** An error as one sentence. A trap in WebAssembly says where, not what. */
+function sentence(error) {
+  if (error instanceof WebAssembly.RuntimeError) return `the engine stopped unexpectedly (${error.message})`;
+  return error?.message || String(error);
+}
+
+onmessage = ({ data }) => {
+  if (data.cancel) running.get(data.cancel)?.abort();
+  else answer(data);
+};

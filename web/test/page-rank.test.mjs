@@ -1,0 +1,124 @@
+// The page's first part: what runs it, the ranking, and that what is shown is what the model says.
+import assert from 'node:assert/strict';
+import { changed, opened, ranked, shown } from './page-helpers.mjs';
+
+export const tests = [
+  {
+    name: 'the status line names the adapter, its limit, the sizes and the time',
+    timeout: 90,
+    run: async ({ page, base, shot }) => {
+      await opened({ page, base }, '?device=gpu');
+      const status = await page.textContent('#status');
+      assert.match(status, /swiftshader/i);
+      assert.match(status, /WebGPU, up to \d+ (GiB|MiB) a binding/);
+      assert.match(status, /model [\d.]+ (KB|MB) \(FP32 [\d.]+ (KB|MB)\).*ready in [\d.]+ m?s/);
+      assert.equal(await page.textContent('#where'), 'GPU');
+      await shot('gpu');
+    },
+  },
+  {
+    name: '128 bars stand in the order of their probabilities, and a control changes it',
+    run: async ({ page, base }) => {
+      await opened({ page, base });
+      const first = await ranked(page);
+      assert.equal(first.length, 128);
+      const values = first.map(({ p }) => parseFloat(p));
+      assert.deepEqual(values, [...values].sort((a, b) => b - a));
+      assert.ok(values[0] > values[127], 'all probabilities are equal');
+
+      const before = await shown(page);
+      await page.check('.chip input >> nth=6', { force: true });
+      await page.check('.chip input >> nth=9', { force: true });
+      await changed(page, before);
+      const second = await ranked(page);
+      assert.notDeepEqual(second.map(({ id }) => id), first.map(({ id }) => id));
+      assert.match(page.url(), /#.*interests=/);
+
+      const address = page.url();
+      const kept = await shown(page);
+      await page.goto('about:blank');
+      await page.goto(address);
+      await page.waitForSelector('#timing b');
+      assert.equal(await shown(page), kept, 'the address does not bring the same visitor back');
+    },
+  },
+  {
+    name: 'the bars show what the Scorer says, in INT4 and FP32',
+    run: async ({ page, base }) => {
+      await opened({ page, base }, '?device=cpu');
+      const expected = await page.evaluate(async () => {
+        const dqrm = await import('/pkg/dqrm_web.js');
+        const { rowsOf } = await import('/features.js');
+        const { percent } = await import('/dom.js');
+        await dqrm.default();
+        const read = async (name) => new Uint8Array(await (await fetch(`/model/${name}`)).arrayBuffer());
+        const file = await read('clicks.int4.safetensors');
+        const incoming = new dqrm.Incoming('cpu', 128, 'a model', file.length);
+        await incoming.push(file);
+        const int4 = await incoming.finish();
+        const fp32 = await dqrm.Scorer.full(await read('clicks.fp32.safetensors'), int4, 'cpu');
+        const { columns, ads, visitor } = await (await fetch('/model/clicks.json')).json();
+        const rows = rowsOf(columns, ads, visitor, JSON.parse(int4.describe()).columns);
+        const texts = async (scorer) => Array.from(await scorer.rank(rows), percent);
+        return { int4: await texts(int4), fp32: await texts(fp32) };
+      });
+      assert.equal(await shown(page), expected.int4.join());
+      for (const candidate of [0, 77]) {
+        await page.evaluate((n) => document.getElementById(`ad-${n}`).focus(), candidate);
+        assert.equal(await page.textContent('.verdict.int4 b'), expected.int4[candidate]);
+        assert.equal(await page.textContent('.verdict.fp32 b'), expected.fp32[candidate]);
+      }
+      assert.notDeepEqual(expected.int4, expected.fp32);
+    },
+  },
+  {
+    name: 'a lost device is said in one sentence, and the CPU engine goes on',
+    timeout: 120,
+    allows: [/lost/i, /destroyed/i],
+    run: async ({ page, base }) => {
+      // The worker's devices are kept, to be destroyed by a message from the test.
+      await page.route('**/pkg/dqrm_web.js', async (route) => {
+        const response = await route.fetch();
+        const prelude = `
+          const request = GPUAdapter.prototype.requestDevice;
+          const made = [];
+          GPUAdapter.prototype.requestDevice = async function (...given) {
+            const device = await request.apply(this, given);
+            made.push(device);
+            return device;
+          };
+          new BroadcastChannel('test').onmessage = () => made.forEach((device) => device.destroy());\n`;
+        await route.fulfill({ response, body: prelude + await response.text() });
+      });
+      await opened({ page, base }, '?device=gpu');
+      const before = await shown(page);
+      await page.evaluate(() => new BroadcastChannel('test').postMessage('destroy'));
+      await page.waitForTimeout(300);
+      await page.check('.chip input >> nth=6', { force: true });
+      await page.waitForSelector('#notice-failed');
+      const said = await page.textContent('#notice-failed p');
+      assert.ok(said.length < 300 && /[.]$/.test(said), said);
+      await page.click('#notice-failed button:has-text("CPU")');
+      await changed(page, before);
+      await page.waitForFunction(() => document.querySelector('#where').textContent === 'CPU');
+      assert.equal(await page.locator('#notice-failed').count(), 0);
+    },
+  },
+  ...['none', 'absent'].map((gpu) => ({
+    name: `without WebGPU (${gpu}) the page says so and ranks on the CPU engine`,
+    gpu,
+    allows: [/No available adapters/],
+    run: async ({ page, base, shot }) => {
+      await opened({ page, base });
+      assert.match(await page.textContent('#notice-device p'), /WebGPU.*CPU engine/);
+      assert.match(await page.textContent('#status'), /CPU engine/);
+      assert.equal((await ranked(page)).length, 128);
+      assert.ok(await page.isDisabled('#lab-run'));
+      await shot(`without-${gpu}`);
+      await page.selectOption('#device', 'gpu');
+      await page.waitForSelector('#notice-failed');
+      await page.click('#notice-failed button:has-text("CPU")');
+      await page.waitForFunction(() => !document.querySelector('#notice-failed') && /CPU engine/.test(document.querySelector('#status').textContent));
+    },
+  })),
+];

@@ -1,0 +1,58 @@
+// The page's third part: both models learn, pause, go on, and the packed result ranks.
+import assert from 'node:assert/strict';
+import { changed, opened, shown } from './page-helpers.mjs';
+
+/** The last point of the loss chart: epochs and loss of a model. */
+async function loss(page, name) {
+  const said = await page.getAttribute('#train-body .figure:nth-child(1) svg', 'aria-label');
+  const found = new RegExp(`${name} ([\\d.]+) after`).exec(said);
+  assert.ok(found, said);
+  return Number(found[1]);
+}
+
+const steps = (page) => page.evaluate(() => Number(/([\d,]+) steps/.exec(document.querySelector('.train-state').textContent)?.[1].replaceAll(',', '') ?? 0));
+const reached = (page, wanted) => page.waitForFunction((n) => Number(/([\d,]+) steps/.exec(document.querySelector('.train-state').textContent)?.[1].replaceAll(',', '') ?? 0) >= n, wanted, { timeout: 60_000 });
+
+export const tests = [
+  {
+    name: 'fifty steps lower the loss of both; pause, resume, download, and the ranking takes the result',
+    timeout: 150,
+    run: async ({ page, base, shot, note }) => {
+      await opened({ page, base });
+      assert.ok(await page.isDisabled('#train-save'));
+      await page.click('#train-go');
+      await reached(page, 1);
+      const first = { int4: await loss(page, 'INT4'), fp32: await loss(page, 'FP32') };
+      await reached(page, 50);
+      await page.fill('#train-rate', '-0.5');
+      await page.click('#train-go');
+      await page.waitForFunction(() => /Paused/.test(document.querySelector('.train-state').textContent));
+      const then = { int4: await loss(page, 'INT4'), fp32: await loss(page, 'FP32') };
+      note(JSON.stringify({ first, then }));
+      assert.ok(then.int4 < first.int4, `INT4: ${first.int4} to ${then.int4}`);
+      assert.ok(then.fp32 < first.fp32, `FP32: ${first.fp32} to ${then.fp32}`);
+
+      await page.click('#train-go');
+      await reached(page, 60);
+      await page.click('#train-go');
+      await page.waitForFunction(() => /Paused/.test(document.querySelector('.train-state').textContent));
+      await shot('paused');
+
+      const waiting = page.waitForEvent('download');
+      await page.click('#train-save');
+      const stream = await (await waiting).createReadStream();
+      assert.ok(Buffer.concat(await stream.toArray()).length > 1000);
+
+      const before = await shown(page);
+      await page.click('#train-use');
+      await changed(page, before);
+      assert.match(await page.textContent('#notice-trained p'), /trained here/);
+      await page.click('#notice-trained button:has-text("Back")');
+      await page.waitForFunction((old) => [...document.querySelectorAll('.ad .p')].map((p) => p.textContent).join() === old, before);
+
+      await page.click('#train-reset');
+      await page.waitForFunction(() => /Not started/.test(document.querySelector('.train-state').textContent));
+      assert.equal(await steps(page), 0);
+    },
+  },
+];
