@@ -151,6 +151,28 @@ fn learned_scales_are_taken_as_they_are() {
 }
 
 #[test]
+fn scales_of_training_can_be_kept() {
+    let shape = shape();
+    let mut source = weights(&shape);
+    let fresh = decode(&written(&plan(&shape, Bits::B4, Bits::B4), &mut source)).unwrap();
+    source.0.insert("dqrm.scale.emb_l".into(), vec![0.5, 0.001, 0.125]);
+    let plan = WritePlan { rule: Rule::Kept, ..plan(&shape, Bits::B4, Bits::B4) };
+    let kept = decode(&written(&plan, &mut source)).unwrap();
+    for k in 0..3 {
+        assert_eq!(kept.floats(&format!("emb_l.{k}.weight.scale")), [[0.5], [0.001], [0.125]][k]);
+    }
+    // what lies beyond the range stands at its end
+    let found = kept.table_rows(1, 0, 300);
+    assert!(source.0["emb_l.1.weight"].iter().zip(&found).any(|(w, v)| w.abs() > 0.008 && v.abs() == 7.0 * 0.001));
+    for layer in Network::new(&shape).layers() {
+        assert_eq!(kept.layer_weights(layer), fresh.layer_weights(layer), "the MLPs' scales are always their own");
+    }
+    source.0.insert("dqrm.scale.emb_l".into(), vec![0.5, 0.0, 0.125]);
+    let error = encode(&plan, &mut source, &mut |_, _| {}).unwrap_err().to_string();
+    assert!(error.contains("scale 0"), "{error}");
+}
+
+#[test]
 fn dorefas_grid_has_no_zero() {
     let shape = shape();
     let mut source = weights(&shape);
