@@ -1,6 +1,7 @@
 // A model trained in the browser has the losses of the same model trained outside of one, and its packed file is that model.
 //
-// curves.json holds what `cargo run --example curve -- cpu 50 25 SETTINGS` in web/ prints for its settings.
+// curves.json holds what `cargo run --example curve` in web/ prints for its settings: `-- cpu 50 25 SETTINGS` under "steps",
+// `-- cpu 3130 313 SETTINGS` under "epochs".
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 
@@ -28,7 +29,7 @@ function train({ device, settings, every, steps }) {
 }
 
 export const tests = ['cpu', 'gpu'].flatMap((device) =>
-  curves.map(({ settings, losses, evaluations }) => ({
+  curves.steps.map(({ settings, losses, evaluations }) => ({
     name: `${settings.bits ? `INT${settings.bits}` : 'FP32'} on the ${device} learns as outside of a browser`,
     timeout: 180,
     run: async ({ open, note }) => {
@@ -47,6 +48,22 @@ export const tests = ['cpu', 'gpu'].flatMap((device) =>
     },
   })),
 ).concat([
+  {
+    name: 'ten epochs: FP32 learns the clicks by heart, INT4 holds',
+    timeout: 240,
+    run: async ({ open, note }) => {
+      const page = await open();
+      const ends = [];
+      for (const { settings, evaluations } of curves.epochs) {
+        const found = await page.evaluate(train, { device: 'cpu', settings, every: 313, steps: 3130 });
+        // the further the way, the more a difference in the last digit grows
+        evaluations.forEach(({ auc }, i) => assert.ok(Math.abs(auc - found.evaluations[i].auc) < 0.02, `epoch ${i + 1}: ${auc}, ${found.evaluations[i].auc}`));
+        ends.push(found.evaluations.at(-1));
+        note(`bits ${settings.bits}: ${found.evaluations.map(({ auc }) => auc.toFixed(3)).join(' ')}, ${(found.milliseconds / 3130).toFixed(1)} ms a step`);
+      }
+      assert.ok(ends[0].auc > ends[1].auc + 0.02 && ends[0].log_loss < ends[1].log_loss / 1.5, JSON.stringify(ends));
+    },
+  },
   {
     name: 'settings that cannot be are refused with a sentence',
     run: async ({ open }) => {
