@@ -14,7 +14,7 @@ import { clearNotice, notice, sentence } from './widgets.js';
 /** @type {Ranking | null} */ let ranking = null;
 /** @type {any} */ let loaded = null;
 
-const own = new OwnModel(madeUpRows);
+const own = new OwnModel(madeUpRows, () => choose('cpu'));
 const training = new Training(rankWith);
 const lab = new ShaderCorner();
 
@@ -83,7 +83,7 @@ function failed(error) {
 /** @param {string} device */
 function choose(device) {
   remember('device', device === 'auto' ? null : device);
-  start(device);
+  return start(device);
 }
 
 /** Rows without labels for the small model: 200 visitors by chance, each with every ad. */

@@ -5,13 +5,20 @@ import { Cancelled } from './engine.js';
 import { Histogram } from './chart.js';
 import { Progress, dropZone, figure, sentence } from './widgets.js';
 
+/** Messages that are about the device rather than the file. */
+const DEVICE = /\b(device|adapter|GPU|binding|bindings|buffer|memory)\b/i;
+
 export class OwnModel {
   /** @type {import('./engine.js').Engine} */ engine;
   #open = false;
 
-  /** @param {() => Promise<File>} example rows for the small model, for who has none at hand */
-  constructor(example) {
+  /**
+   * @param {() => Promise<File>} example rows for the small model, for who has none at hand
+   * @param {() => Promise<void>} useCpu starts the page anew on the CPU engine
+   */
+  constructor(example, useCpu) {
     this.example = example;
+    this.useCpu = useCpu;
     this.loading = new Progress();
     this.scoring = new Progress();
     this.facts = h('div', { class: 'model-facts' });
@@ -75,9 +82,15 @@ export class OwnModel {
       this.scoring.end('');
     } catch (error) {
       if (error instanceof Cancelled) this.loading.end('Cancelled. Nothing was kept.');
-      else this.loading.end(sentence(error.message), true);
+      else this.loading.end(sentence(error.message), true, this.#way(error, given, name));
     }
     this.#listed(this.engine.call('cache.list'));
+  }
+
+  /** What a GPU is too small for, the CPU engine may take. */
+  #way(error, given, name) {
+    if (this.engine.device === 'cpu' || !DEVICE.test(error.message)) return null;
+    return { label: 'Open it on the CPU engine', act: () => this.useCpu().then(() => this.open(given, name)) };
   }
 
   #describe({ name, from, trouble, model, ms }) {

@@ -95,6 +95,8 @@ export class Training {
 
   #buttons() {
     const running = this.#running !== null;
+    // figures that change all the time are not read out
+    this.state.setAttribute('aria-live', running ? 'off' : 'polite');
     this.go.textContent = running ? 'Pause' : this.epoch > 0 ? 'Train on' : 'Train';
     this.again.disabled = !running && this.epoch === 0;
     this.save.disabled = running || this.epoch === 0;

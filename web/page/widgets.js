@@ -44,6 +44,7 @@ export class Progress {
   /** Shows the bar. @param {string} text @returns {AbortSignal} aborted by the button */
   start(text) {
     this.#controller = new AbortController();
+    this.text.setAttribute('aria-live', 'polite');
     this.element.classList.add('on');
     this.element.classList.remove('bad');
     this.bar.value = 0;
@@ -54,6 +55,8 @@ export class Progress {
   /** @param {number} fraction @param {string} text */
   set(fraction, text) {
     if (this.#controller?.signal.aborted) return;
+    // figures that change all the time are not read out
+    this.text.setAttribute('aria-live', 'off');
     this.bar.value = fraction;
     this.text.textContent = text;
   }
@@ -65,12 +68,16 @@ export class Progress {
     this.#controller.abort();
   }
 
-  /** Hides the bar and leaves a last line. @param {string} text @param {boolean} [bad] */
-  end(text, bad = false) {
+  /**
+   * Hides the bar and leaves a last line, with a way on where there is one.
+   * @param {string} text @param {boolean} [bad] @param {{label: string, act: () => void} | null} [way]
+   */
+  end(text, bad = false, way = null) {
     this.#controller = null;
+    this.text.setAttribute('aria-live', 'polite');
     this.element.classList.remove('on');
     this.element.classList.toggle('bad', bad);
-    this.text.textContent = text;
+    this.text.replaceChildren(text, ...(way ? [' ', h('button', { type: 'button', class: 'link', onclick: way.act }, way.label)] : []));
   }
 }
 

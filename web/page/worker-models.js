@@ -60,7 +60,7 @@ async function fromUrl(text, job) {
   if (!response.ok) throw new Error(`${name} could not be fetched: the server answered ${response.status}`);
   // What is compressed on the way has another length there than here; then the file's own header tells.
   const size = response.headers.get('content-encoding') ? 0 : Number(response.headers.get('content-length'));
-  const stamp = response.headers.get('etag') ?? response.headers.get('last-modified') ?? '';
+  const stamp = ['etag', 'last-modified', 'content-length'].map((name) => response.headers.get(name)).find(Boolean) ?? '';
   const kept = await cache.find(url, stamp);
   if (kept) {
     own.abort();
