@@ -31,18 +31,21 @@ export async function modelFile(base, name) {
   return Buffer.from(await response.arrayBuffer());
 }
 
-/** Rows for the default model with labels: the first `count` ads for the default visitor, every third one clicked. */
-export async function labelledRows(base, count) {
+/** Every ad for the default visitor: a line of names, and lines of cells in the model's order. */
+export async function plainRows(base) {
   const { columns, ads, visitor, label } = JSON.parse(await modelFile(base, 'clicks.json'));
   const cell = (ad, name) => {
     const value = ad.values[name] ?? visitor[name];
     return Array.isArray(value) ? value.join(',') : String(value);
   };
-  const lines = Array.from({ length: count }, (_, row) => {
-    const ad = ads[row % ads.length];
-    return [row % 3 === 0 ? 1 : 0, ...columns.map(({ name }) => cell(ad, name))].join('\t');
-  });
-  return Buffer.from(`${[label ?? 'click', ...columns.map(({ name }) => name)].join('\t')}\n${lines.join('\n')}\n`);
+  return { names: [label, ...columns.map(({ name }) => name)].join('\t'), rows: ads.map((ad) => columns.map(({ name }) => cell(ad, name)).join('\t')) };
+}
+
+/** A file of rows with labels: the ads for the default visitor again and again, every third one clicked. */
+export async function labelledRows(base, count) {
+  const { names, rows } = await plainRows(base);
+  const lines = Array.from({ length: count }, (_, row) => `${row % 3 === 0 ? 1 : 0}\t${rows[row % rows.length]}\n`);
+  return Buffer.from(`${names}\n${lines.join('')}`);
 }
 
 /** Drops a file onto an element, as a hand would. */

@@ -1,6 +1,6 @@
 // The page's first part: what runs it, the ranking, and that what is shown is what the model says.
 import assert from 'node:assert/strict';
-import { changed, opened, ranked, shown } from './page-helpers.mjs';
+import { changed, opened, plainRows, ranked, shown } from './page-helpers.mjs';
 
 export const tests = [
   {
@@ -46,9 +46,9 @@ export const tests = [
     name: 'the bars show what the Scorer says, in INT4 and FP32',
     run: async ({ page, base }) => {
       await opened({ page, base }, '?device=cpu');
-      const expected = await page.evaluate(async () => {
+      const text = (await plainRows(base)).rows.map((row) => `${row}\n`).join('');
+      const expected = await page.evaluate(async (rows) => {
         const dqrm = await import('/pkg/dqrm_web.js');
-        const { rowsOf } = await import('/features.js');
         const { percent } = await import('/dom.js');
         await dqrm.default();
         const read = async (name) => new Uint8Array(await (await fetch(`/model/${name}`)).arrayBuffer());
@@ -57,11 +57,9 @@ export const tests = [
         await incoming.push(file);
         const int4 = await incoming.finish();
         const fp32 = await dqrm.Scorer.full(await read('clicks.fp32.safetensors'), int4, 'cpu');
-        const { columns, ads, visitor } = await (await fetch('/model/clicks.json')).json();
-        const rows = rowsOf(columns, ads, visitor, JSON.parse(int4.describe()).columns);
         const texts = async (scorer) => Array.from(await scorer.rank(rows), percent);
         return { int4: await texts(int4), fp32: await texts(fp32) };
-      });
+      }, text);
       assert.equal(await shown(page), expected.int4.join());
       for (const candidate of [0, 77]) {
         await page.evaluate((n) => document.getElementById(`ad-${n}`).focus(), candidate);
