@@ -78,8 +78,8 @@ let charts = 0;
 export class LineChart extends Chart {
   /** @type {Line[]} */ lines = [];
 
-  /** @param {{title: string, height: number, digits: number, empty: [number, number], least: number, most?: number}} options
-   *   `empty`: the y range before there are points; `least` and `most`: how much of it is shown, counted from the top */
+  /** @param {{title: string, height: number, digits: number, empty: [number, number], least: number, most?: number, top?: number}} options
+   *   `empty`: the y range before there are points; `least` and `most`: how much of it is shown, counted from the top; `top`: its highest end */
   constructor(options) {
     super({ ...options, describe: () => describeLines(options.title, this.lines) });
     this.options = options;
@@ -118,7 +118,7 @@ export class LineChart extends Chart {
       yFormat: (value, digits) => count(value, Math.max(digits, 2)),
     });
     const [low, high] = this.range();
-    nodes.unshift(s('clipPath', { id: this.clip }, s('rect', { x: MARGIN.left, y: 0, width: this.width - MARGIN.left, height: bottom })));
+    nodes.unshift(s('clipPath', { id: this.clip }, s('rect', { x: MARGIN.left, y: MARGIN.top - 6, width: this.width - MARGIN.left, height: bottom - MARGIN.top + 6 })));
     if (this.ceiling !== null && this.ceiling > low && this.ceiling < high) {
       nodes.push(s('line', { class: 'ceiling', x1: x(0), x2: x(this.epochs), y1: y(this.ceiling), y2: y(this.ceiling) }));
     }
@@ -155,8 +155,8 @@ export class LineChart extends Chart {
   range() {
     const values = this.lines.flatMap(({ points }) => points.map(([, y]) => y));
     if (values.length < 2) return this.options.empty;
-    const high = Math.max(...values);
-    const low = Math.max(Math.min(...values), high - (this.options.most ?? Infinity));
+    const high = Math.min(this.options.top ?? Infinity, Math.max(...values));
+    const low = Math.min(high, Math.max(Math.min(...values), high - (this.options.most ?? Infinity)));
     const pad = Math.max((high - low) * 0.14, (this.options.least - (high - low)) / 2);
     return [low - pad, high + pad];
   }

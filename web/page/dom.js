@@ -93,5 +93,8 @@ export function download(name, blob) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
+/** A device's name without what stands in brackets for programs. @param {string} name */
+export const deviceName = (name) => name.replace(/\s*\(BrowserWebGpu.*\)$/, '') || 'the GPU';
+
 /** True where the reader asks for less movement. */
 export const still = () => matchMedia('(prefers-reduced-motion: reduce)').matches;

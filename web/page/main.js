@@ -1,6 +1,6 @@
 // The page: starts the engine, hands it to the parts, and finds a way on when something fails.
 
-import { binary, byId, bytes, duration, h, s } from './dom.js';
+import { binary, byId, bytes, deviceName, duration, h, s } from './dom.js';
 import { Cancelled, Engine } from './engine.js';
 import { anybody, rowsOf } from './features.js';
 import { ShaderCorner } from './lab.js';
@@ -24,7 +24,7 @@ function describe({ devices, ms }, { int4, fp32, ms: model_ms }) {
   const onGpu = int4.engine === 'gpu';
   byId('where').textContent = onGpu ? 'GPU' : 'CPU';
   /** @type {(Node | string)[]} */
-  const parts = [h('b', {}, onGpu ? int4.device : 'CPU engine')];
+  const parts = [h('b', {}, onGpu ? deviceName(int4.device) : 'CPU engine')];
   if (onGpu) parts.push(`WebGPU, up to ${binary(gpu.limits.max_binding)} a binding`);
   else parts.push(threads === 1 ? 'one thread' : `${threads} threads`);
   parts.push(`model ${bytes(int4.bytes)} (FP32 ${bytes(fp32.bytes)})`, `ready in ${duration(ms + model_ms)}`);

@@ -1,6 +1,6 @@
 // Part 2: the visitor's own packed model, from a file, an address or what was kept, and rows scored with it.
 
-import { byId, bytes, count, download, duration, h, large, percent, plural, score } from './dom.js';
+import { byId, bytes, count, deviceName, download, duration, h, large, percent, plural, score } from './dom.js';
 import { Cancelled } from './engine.js';
 import { Histogram } from './chart.js';
 import { Progress, dropZone, figure, sentence } from './widgets.js';
@@ -100,7 +100,7 @@ export class OwnModel {
     this.facts.replaceChildren(
       h('p', { class: 'name' }, name),
       h('p', {}, `${width}, ${bytes(model.bytes)}: ${plural(model.tables, 'table')} with ${plural(rows, 'row')} of ${model.dim}. `,
-        `Checksums agree. On ${model.engine === 'gpu' ? model.device : 'the CPU engine'} in ${duration(ms)} ${where}.`,
+        `Checksums agree. On ${model.engine === 'gpu' ? deviceName(model.device) : 'the CPU engine'} in ${duration(ms)} ${where}.`,
         trouble && ` Not kept for the next visit: ${trouble}.`));
     const { columns } = model;
     const named = { '\t': 'tabs', ',': 'commas' }[columns.separator] ?? `“${columns.separator}”`;

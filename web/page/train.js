@@ -38,7 +38,7 @@ export class Training {
     this.state = h('p', { class: 'train-state', role: 'status' });
     this.bar = h('progress', { max: EPOCHS, value: 0, 'aria-label': 'Epochs trained' });
     this.story = h('p', { class: 'story', id: 'story' });
-    this.lossChart = new LineChart({ title: 'Training loss, smoothed', height: 250, digits: 4, empty: [0.3, 0.7], least: 0.02 });
+    this.lossChart = new LineChart({ title: 'Training loss, smoothed', height: 250, digits: 4, empty: [0.3, 0.7], least: 0.02, top: 1 });
     this.aucChart = new LineChart({ title: 'AUC on clicks it never trained on', height: 250, digits: 4, empty: [0.5, 0.8], least: 0.01, most: 0.1 });
     byId('train-body').replaceChildren(
       h('div', { class: 'train-bar' }, this.go, this.again,
@@ -57,7 +57,6 @@ export class Training {
     this.engine = engine;
     this.#running = null;
     this.#loaded = false;
-    this.go.disabled = false;
     this.#clear();
   }
 
@@ -65,6 +64,9 @@ export class Training {
     this.curves = { int4: new Curve(), fp32: new Curve() };
     this.#ceiling(null);
     this.epoch = 0;
+    /** True after an error: the weights may be no numbers any more. */
+    this.broken = false;
+    this.state.classList.remove('bad');
     /** @type {Node[]} the last turn's figures */
     this.told = [];
     this.#goal = EPOCHS;
@@ -97,10 +99,11 @@ export class Training {
     const running = this.#running !== null;
     // figures that change all the time are not read out
     this.state.setAttribute('aria-live', running ? 'off' : 'polite');
+    this.go.disabled = this.broken;
     this.go.textContent = running ? 'Pause' : this.epoch > 0 ? 'Train on' : 'Train';
-    this.again.disabled = !running && this.epoch === 0;
-    this.save.disabled = running || this.epoch === 0;
-    this.use.disabled = running || this.epoch === 0;
+    this.again.disabled = !running && !this.broken && this.epoch === 0;
+    this.save.disabled = running || this.broken || this.epoch === 0;
+    this.use.disabled = running || this.broken || this.epoch === 0;
   }
 
   #toggle() {
@@ -154,6 +157,7 @@ export class Training {
 
   #done(text, bad = false) {
     this.#running = null;
+    this.broken ||= bad;
     this.state.replaceChildren(h('span', {}, text), ...(bad ? [] : this.told));
     this.state.classList.toggle('bad', bad);
     this.#draw();

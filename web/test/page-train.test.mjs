@@ -55,4 +55,20 @@ export const tests = [
       assert.equal(await steps(page), 0);
     },
   },
+  {
+    name: 'a learning rate that is too large is said in one sentence, and starting over helps',
+    run: async ({ page, base }) => {
+      await opened({ page, base });
+      await page.fill('#train-rate', '-0.5');
+      await page.click('#train-go');
+      await page.waitForSelector('.train-state.bad');
+      assert.match(await page.textContent('.train-state'), /^The loss became .* smaller learning rate\.$/);
+      assert.ok(await page.isDisabled('#train-go'));
+      assert.ok(await page.isDisabled('#train-save'));
+      await page.click('#train-reset');
+      await page.fill('#train-rate', '-2');
+      await page.click('#train-go');
+      await reached(page, 20);
+    },
+  },
 ];
