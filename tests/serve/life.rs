@@ -47,6 +47,18 @@ fn connections_beyond_the_limit_wait() {
     assert_eq!(third.answer(false).unwrap().status, 200);
 }
 
+#[test]
+fn a_client_that_takes_nothing_loses_its_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("index.html"), "page").unwrap();
+    std::fs::File::create(folder.path().join("large.bin")).unwrap().set_len(64 << 20).unwrap();
+    let server = Server::start_in(folder, &["--page", ".", "--max-connections", "1", "--timeout", "1"]);
+    let mut idle = server.connect();
+    idle.send(b"GET /large.bin HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(server.get("/", "").text(), "page", "the one place is free again");
+    assert!(idle.answer(false).is_none(), "not all of it was sent");
+}
+
 #[cfg(unix)]
 #[test]
 fn what_has_begun_is_answered_before_it_stops() {
