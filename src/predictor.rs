@@ -3,7 +3,7 @@
 
 use crate::config::{Device, Shape};
 use crate::data::Batch;
-use crate::engine::cpu::CpuEngine;
+use crate::engine::cpu::{self, CpuEngine};
 use crate::engine::gpu::GpuEngine;
 use crate::engine::{Engine, Shared};
 use crate::error::{Error, Result};
@@ -61,13 +61,13 @@ impl Predictor {
         let Fitted { tables, recorded, schedule, capacity, bytes } = fitted;
         let (mut engine, device, mapped): (Box<dyn Engine>, _, bool) = match &adapter {
             Some(a) => {
-                let name = format!("{} ({}, {})", a.name, a.backend, a.driver);
+                let name = a.title();
                 (Box::new(GpuEngine::load(a, schedule).await?), DeviceInfo { engine: "gpu", name, reason }, false)
             }
             None => {
                 let shared = share(packed, &tables, &recorded);
                 let mapped = shared.is_some();
-                let name = format!("{} threads", rayon::current_num_threads());
+                let name = cpu::title();
                 let engine = CpuEngine::load_with(schedule, shared.unwrap_or_default())?;
                 (Box::new(engine), DeviceInfo { engine: "cpu", name, reason }, mapped)
             }

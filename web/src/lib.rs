@@ -11,7 +11,7 @@ mod panics;
 mod wait;
 
 pub use devices::devices;
-pub use lab::{check, kernels, time};
+pub use lab::{cases, check, kernels, time};
 
 /// An error as JavaScript sees it: one sentence.
 fn thrown(error: impl std::fmt::Display) -> JsValue {
