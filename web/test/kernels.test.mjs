@@ -65,7 +65,7 @@ export const tests = [
       // SwiftShader takes 4 to 12 s to make code of such a text, each time. One case of each product shows what a browser's
       // compiler makes of it; `cargo test --test variants` runs every case of all of them.
       const run = tiles.filter((name) => name.endsWith('_tiles32_mixed'));
-      assert.equal(run.length, 3);
+      assert.ok(run.length >= 3, run.join(', '));
       for (const name of run) {
         const cases = JSON.parse(await page.evaluate((name) => dqrm.cases(name, 'gpu'), name));
         const small = cases.filter((c) => c.flops <= 1e6).sort((a, b) => b.flops - a.flops)[0];
