@@ -3,7 +3,7 @@
 use crate::config::{Config, Shape};
 use crate::data::Batch;
 use crate::engine::gpu::GpuAdapter;
-use crate::engine::{Clock, Engine, TimedRun};
+use crate::engine::{Clock, Engine, TimedRun, cpu};
 use crate::error::{Error, Result};
 use crate::plan::{StepUniform, View};
 use crate::step::{Capacity, Recorded, phase};
@@ -52,8 +52,8 @@ impl DeviceInfo {
     /// An adapter, or the CPU engine.
     pub(crate) fn of(adapter: Option<&GpuAdapter>, reason: String) -> DeviceInfo {
         match adapter {
-            Some(a) => DeviceInfo { engine: "gpu", name: format!("{} ({}, {})", a.name, a.backend, a.driver), reason },
-            None => DeviceInfo { engine: "cpu", name: format!("{} threads", rayon::current_num_threads()), reason },
+            Some(a) => DeviceInfo { engine: "gpu", name: a.title(), reason },
+            None => DeviceInfo { engine: "cpu", name: cpu::title(), reason },
         }
     }
 }

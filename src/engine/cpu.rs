@@ -5,6 +5,14 @@ use crate::error::{Error, Result};
 use crate::plan::schedule::{Limits, Schedule};
 use crate::plan::{Access, Args, BufferId, Command, Role, StepUniform, View};
 
+/// The threads that the twins share: `1 thread`, `16 threads`.
+pub fn title() -> String {
+    match rayon::current_num_threads() {
+        1 => "1 thread".into(),
+        threads => format!("{threads} threads"),
+    }
+}
+
 /// A schedule in memory.
 #[derive(Debug)]
 pub struct CpuEngine {

@@ -102,6 +102,12 @@ impl GpuAdapter {
         }
     }
 
+    /// Name, backend and driver, as far as they are known: `llvmpipe (Vulkan, Mesa 22.3.6)`.
+    pub fn title(&self) -> String {
+        let parts = [self.backend.as_str(), self.driver.as_str()].into_iter().filter(|part| !part.is_empty());
+        format!("{} ({})", self.name, parts.collect::<Vec<_>>().join(", "))
+    }
+
     /// True for llvmpipe, SwiftShader, WARP and their like.
     pub fn is_software(&self) -> bool {
         self.kind == "software"
@@ -248,8 +254,12 @@ impl GpuEngine {
         self.encoder.take().unwrap_or_else(|| self.device.create_command_encoder(&Default::default()))
     }
 
+    /// Writes before what `encoder` records from now on. A browser has staging memory of its own, and no mapped buffers for
+    /// a device that was lost; every dispatch is submitted at once, so its order is the same.
     fn stage(&mut self, encoder: &mut wgpu::CommandEncoder, target: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
-        if let Some(size) = wgpu::BufferSize::new(bytes.len() as u64) {
+        if cfg!(target_arch = "wasm32") {
+            self.queue.write_buffer(target, offset, bytes);
+        } else if let Some(size) = wgpu::BufferSize::new(bytes.len() as u64) {
             self.belt.write_buffer(encoder, target, offset, size).copy_from_slice(bytes);
         }
     }

@@ -16,9 +16,9 @@ use crate::tune::Chooser;
 /// invocation silently after 65,535 loop iterations, about half of that with bounded loops).
 pub(crate) const SOFTWARE_MAX_BATCH: usize = 30_000;
 
-/// No step has more ids, and the rows that it touches have no more values: far beyond any device, and
+/// No step has more ids, and the rows that it touches have no more values: far beyond any device (of 32 bits: 256 MiB), and
 /// small enough to count in bytes.
-const MAX_STEP: usize = (isize::MAX >> 15) as usize;
+const MAX_STEP: usize = if usize::BITS < 64 { 1 << 26 } else { (isize::MAX >> 15) as usize };
 
 /// How a session is loaded, beyond its settings.
 #[derive(Debug, Default)]

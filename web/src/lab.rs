@@ -49,8 +49,25 @@ pub fn kernels() -> String {
     Value::Array(described.collect()).to_string()
 }
 
-/// Compiles a text and compares it with the twins on every case that runs it. Without a text, the kernel's own; then
-/// `kernel` may also name an op, for all of its kernels, or a variant.
+/// The cases that run a kernel (or an op, or a variant), as JSON: `[{name, flops, bytes}]`.
+///
+/// # Errors
+/// As [`check`].
+#[wasm_bindgen]
+pub async fn cases(kernel: String, device: String) -> Result<String, JsValue> {
+    let subject = Subject::named(&kernel).map_err(thrown)?;
+    let adapter = adapter(&device).await.map_err(thrown)?;
+    let all = ops::cases().into_iter().filter(|case| subject.runs(case, adapter.as_ref()));
+    let listed = all.map(|case| {
+        let work = subject.kernels.iter().map(|kernel| case.work(kernel));
+        let (flops, bytes) = work.fold((0, 0), |(flops, bytes), work| (flops + work.flops, bytes + work.bytes));
+        json!({ "name": case.name, "flops": flops, "bytes": bytes })
+    });
+    Ok(Value::Array(listed.collect()).to_string())
+}
+
+/// Compiles a text and compares it with the twins on every case that runs it, or on that of the name `case`, for whom one
+/// at a time is better. Without a text, the kernel's own; then `kernel` may also name an op, for all of its kernels, or a variant.
 ///
 /// `{"compiled", "errors": [{line, column, message}], "notes": […], "cases": [{name, passed, message, seconds}]}`. An error that
 /// stands at no line has line 0.
@@ -58,10 +75,11 @@ pub fn kernels() -> String {
 /// # Errors
 /// No such kernel, no such device, or a text for the CPU, which runs none.
 #[wasm_bindgen]
-pub async fn check(kernel: String, text: Option<String>, device: String) -> Result<String, JsValue> {
+pub async fn check(kernel: String, text: Option<String>, device: String, case: Option<String>) -> Result<String, JsValue> {
     let subject = Subject::named(&kernel).map_err(thrown)?;
     let adapter = adapter(&device).await.map_err(thrown)?;
-    let checked = checked(&subject, text.as_deref(), adapter.as_ref()).await.map_err(thrown)?;
+    let wanted = |name: &str| case.as_ref().is_none_or(|case| case == name);
+    let checked = checked(&subject, text.as_deref(), adapter.as_ref(), &wanted).await.map_err(thrown)?;
     serde_json::to_string(&checked).map_err(thrown)
 }
 
@@ -125,7 +143,9 @@ impl Subject {
 
 /// The adapter that `device` means; none for the CPU engine.
 async fn adapter(device: &str) -> Result<Option<GpuAdapter>, String> {
-    let mut found = if device == "cpu" { Vec::new() } else { gpu::adapters().await };
+    let asked = async { if device == "cpu" { Vec::new() } else { gpu::adapters().await } };
+    let dead = "the browser's GPU does not answer, maybe because of an earlier text; start the browser again, or use the CPU";
+    let mut found = within(PATIENCE, asked).await.ok_or(dead)?;
     match device {
         "auto" => Ok(found.into_iter().find(|a| !a.is_software())),
         "gpu" if found.is_empty() => Err("this browser offers no GPU (WebGPU); shaders need one".into()),
@@ -182,7 +202,12 @@ struct Checked {
     cases: Vec<Ran>,
 }
 
-async fn checked(subject: &Subject, text: Option<&str>, adapter: Option<&GpuAdapter>) -> dqrm::Result<Checked> {
+async fn checked(
+    subject: &Subject,
+    text: Option<&str>,
+    adapter: Option<&GpuAdapter>,
+    wanted: &dyn Fn(&str) -> bool,
+) -> dqrm::Result<Checked> {
     let mut answer = Checked::default();
     let written = text.unwrap_or_default();
     if let Some(variant) = subject.variant.filter(|v| v.subgroup.is_some() && adapter.is_some_and(|a| a.traits.subgroups.is_none())) {
@@ -203,7 +228,7 @@ async fn checked(subject: &Subject, text: Option<&str>, adapter: Option<&GpuAdap
         }
     }
     answer.compiled = true;
-    for mut case in ops::cases().into_iter().filter(|case| subject.runs(case, adapter)) {
+    for mut case in ops::cases().into_iter().filter(|case| wanted(&case.name) && subject.runs(case, adapter)) {
         let start = now();
         let expected = compare::reference(&case).await?;
         if let Some(swap) = &swap {
@@ -307,4 +332,66 @@ async fn timed(subject: &Subject, text: Option<&str>, seconds: f64, adapter: Opt
         "gbytes_per_s": work.bytes as f64 / timings[0].median / 1e9,
         "gflops": work.flops as f64 / timings[0].median / 1e9,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pollster::block_on;
+
+    fn source(name: &str) -> &'static str {
+        Subject::named(name).unwrap().kernels[0].source
+    }
+
+    /// Checks a text of `concat_forward` on the first adapter; nothing where there is none.
+    fn check_text(text: &str) -> Option<Checked> {
+        let adapter = block_on(gpu::adapters()).into_iter().next();
+        assert!(adapter.is_some() || std::env::var_os("DQRM_REQUIRE_GPU").is_none(), "no adapter");
+        let subject = Subject::named("concat_forward").unwrap();
+        adapter.map(|a| block_on(checked(&subject, Some(text), Some(&a), &|_| true)).unwrap())
+    }
+
+    #[test]
+    fn kernels_ops_and_variants_are_found_by_name() {
+        assert_eq!(Subject::named("matmul_nt").unwrap().kernels.len(), 1);
+        assert!(Subject::named("matmul").unwrap().kernels.len() >= 3);
+        let variant = Subject::named("matmul_nt_tiles32").unwrap();
+        assert_eq!((variant.kernels[0].name, variant.variant.map(|v| v.name)), ("matmul_nt", Some("matmul_nt_tiles32")));
+        assert_eq!(Subject::named("copy").unwrap().kernels.len(), 1);
+        assert!(Subject::named("nothing").unwrap_err().contains("`nothing`"));
+        assert!(variant.swap(Some("")).unwrap_err().message.contains("is a variant"));
+    }
+
+    #[test]
+    fn the_list_is_json_with_every_kernel() {
+        let list: Vec<Value> = serde_json::from_str(&kernels()).unwrap();
+        assert_eq!(list.len(), ops::kernels().len());
+        assert!(list.iter().all(|k| k["cases"].as_u64() > Some(0) && k["formula"].as_str().is_some_and(|f| !f.is_empty())));
+    }
+
+    #[test]
+    fn twins_pass_without_a_gpu() {
+        let answer = block_on(checked(&Subject::named("concat").unwrap(), None, None, &|_| true)).unwrap();
+        assert!(answer.compiled && answer.cases.len() >= 3 && answer.cases.iter().all(|c| c.passed), "{answer:?}");
+        let timed = block_on(timed(&Subject::named("concat_forward").unwrap(), None, 0.01, None)).unwrap();
+        assert!(timed["original"]["median_ms"].as_f64() > Some(0.0) && timed["edited"].is_null(), "{timed}");
+        let text = block_on(checked(&Subject::named("concat_forward").unwrap(), Some(source("concat_forward")), None, &|_| true));
+        assert!(text.unwrap_err().to_string().contains("WebGPU"));
+    }
+
+    #[test]
+    fn an_edited_text_is_compiled_and_compared() {
+        let own = source("concat_forward");
+        let Some(answer) = check_text(own) else { return };
+        assert!(answer.compiled && answer.cases.iter().all(|c| c.passed), "{answer:?}");
+        let wrong = check_text(&own.replace("joined[at] = dense[", "joined[at] = 0.5 * dense[")).unwrap();
+        assert!(wrong.compiled && wrong.cases.iter().any(|c| c.message.contains("expected")), "{wrong:?}");
+        let line = own.lines().position(|l| l.contains("let b = at / width;")).unwrap() + 1;
+        let broken = check_text(&own.replace("let b = at / width;", "let b = at / ;")).unwrap();
+        assert_eq!((broken.compiled, broken.errors[0].line, broken.cases.len()), (false, line, 0), "{broken:?}");
+        let open = check_text(own.trim_end().trim_end_matches('}')).unwrap();
+        assert!(open.errors[0].line <= own.lines().count() && open.errors[0].message.contains("put behind"), "{open:?}");
+        let binding = check_text(&own.replace("@binding(2) var<storage, read> pooled", "@binding(7) var<storage, read> pooled")).unwrap();
+        assert!(!binding.compiled && !binding.errors[0].message.is_empty(), "{binding:?}");
+    }
 }

@@ -16,7 +16,7 @@ mod trainer;
 mod wait;
 
 pub use devices::devices;
-pub use lab::{check, kernels, time};
+pub use lab::{cases, check, kernels, time};
 pub use scorer::{Incoming, Scorer, summary};
 pub use trainer::Trainer;
 

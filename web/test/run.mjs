@@ -9,7 +9,8 @@
 //   run      async ({page, base, shot, note, open}) => …, throws when something is wrong. `page` is a fresh page of a fresh
 //            profile, `base` the address of web/dist, `shot(name)` takes a screenshot, `note(text)` prints a line,
 //            `open()` is `page` with the module as `globalThis.dqrm`, on an empty page.
-//   gpu      'software' (the default), 'none' (navigator.gpu gives no adapter), 'absent' (there is no navigator.gpu)
+//   gpu      'software' (the default), 'none' (navigator.gpu gives no adapter), 'absent' (there is no navigator.gpu, because
+//            the page comes from an address that is not secure)
 //   allows   regular expressions of console errors and page errors that are part of the test; any other fails it
 //   timeout  seconds, 60 by default
 import { chromium } from 'playwright-core';
@@ -23,7 +24,7 @@ const here = dirname(fileURLToPath(import.meta.url));
 const FLAGS = {
   software: ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader'],
   none: [],
-  absent: ['--disable-blink-features=WebGPU'],
+  absent: ['--host-resolver-rules=MAP plain.test 127.0.0.1'],
 };
 
 const { values: options } = parseArgs({
@@ -114,7 +115,8 @@ let failed = 0;
 for (const test of tests) {
   if (!browsers[test.gpu]?.isConnected()) browsers[test.gpu] = await chromium.launch({ executablePath, args: FLAGS[test.gpu] });
   const began = performance.now();
-  const wrong = await attempt(test, browsers[test.gpu], base);
+  const address = test.gpu === 'absent' ? base.replace('127.0.0.1', 'plain.test') : base;
+  const wrong = await attempt(test, browsers[test.gpu], address);
   const seconds = ((performance.now() - began) / 1000).toFixed(1);
   console.log(`${wrong.length === 0 ? 'ok  ' : 'FAIL'} ${seconds.padStart(6)} s  ${test.topic}: ${test.name}`);
   wrong.forEach((text) => console.log(text.replace(/^/gm, '         ')));
