@@ -2,7 +2,6 @@
 
 import { binary, byId, bytes, deviceName, duration, h, s } from './dom.js';
 import { Cancelled, Engine } from './engine.js';
-import { anybody, rowsOf } from './features.js';
 import { ShaderCorner } from './lab.js';
 import { OwnModel } from './own.js';
 import { Ranking } from './rank.js';
@@ -14,7 +13,7 @@ import { clearNotice, notice, sentence } from './widgets.js';
 /** @type {Ranking | null} */ let ranking = null;
 /** @type {any} */ let loaded = null;
 
-const own = new OwnModel(madeUpRows, () => choose('cpu'));
+const own = new OwnModel(unseenRows, () => choose('cpu'));
 const training = new Training(rankWith);
 const lab = new ShaderCorner();
 
@@ -86,13 +85,11 @@ function choose(device) {
   return start(device);
 }
 
-/** Rows without labels for the small model: 200 visitors by chance, each with every ad. */
-async function madeUpRows() {
-  const { columns, ads, visitor } = loaded.model;
-  const format = loaded.int4.columns;
-  const names = `${columns.map(({ name }) => name).join(format.separator)}\n`;
-  const rows = Array.from({ length: 200 }, () => rowsOf(columns, ads, anybody(columns, visitor), format));
-  return new File([format.header ? names : '', ...rows], 'made-up.tsv');
+/** Rows with labels for the small model, which it was not trained on. */
+async function unseenRows() {
+  const response = await fetch('model/rows.tsv');
+  if (!response.ok) throw new Error(`the rows could not be fetched: the server answered ${response.status}`);
+  return new File([await response.blob()], 'rows.tsv');
 }
 
 /** Puts a packed model in the INT4 bars' place. @param {Uint8Array} file @param {string} note */
