@@ -7,6 +7,8 @@
 //! A request has 1 to `--rows` rows, dense features and categories as tensors, drawn anew from a pool; one in twenty is a bad
 //! body of one of several kinds, which must be refused as such. Without `--model`, the small model of the tests is served.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
+
 mod common;
 
 use common::Options;
@@ -153,7 +155,9 @@ impl Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dqrm"));
         command.args(["serve", "--port", "0", "--model", model, "--device", options.text("--device").unwrap_or("cpu")]);
         for name in ["--batch-wait", "--threads"] {
-            options.text(name).into_iter().for_each(|value| drop(command.args([name, value])));
+            if let Some(value) = options.text(name) {
+                command.args([name, value]);
+            }
         }
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let mut url = String::new();
@@ -191,15 +195,19 @@ fn main() -> Result<()> {
     answer(&mut about, &mut body)?;
     let about: Value = serde_json::from_slice(&body)?;
     let mut random = Random(1);
-    let pool: Vec<Request> = (0..POOL).map(|_| (1 + random.below(most)) as usize).map(|rows| good(&about, rows, &mut random)).collect();
+    let mut one = |_| {
+        let rows = 1 + random.below(most) as usize;
+        good(&about, rows, &mut random)
+    };
+    let pool: Vec<Request> = (0..POOL).map(&mut one).collect();
     let lies: Vec<Request> = (0..60).map(|i| bad(i % 6, &pool[i as usize])).collect();
 
     let start = Instant::now();
     let until = start + Duration::from_secs_f64(seconds);
     let (mut memory, mut all) = (vec![server.memory()[0]], Seen::default());
+    let run = |seed| client(&address, &pool, &lies, one_in, seed, until);
+    let run = &run;
     std::thread::scope(|scope| {
-        let run = |seed| client(&address, &pool, &lies, one_in, seed, until);
-        let run = &run;
         let running: Vec<_> = (0..clients).map(|seed| scope.spawn(move || run(seed))).collect();
         for part in 1..=2 {
             let moment = start + Duration::from_secs_f64(seconds * (f64::from(part) / 2.0 - 0.02 * f64::from(part - 1)));

@@ -15,7 +15,6 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 mod api;
@@ -25,11 +24,13 @@ mod guard;
 mod inputs;
 mod model;
 mod page;
+mod patient;
 mod refused;
 mod stream;
 mod tensor;
 
 pub use batches::Loaded;
+use patient::Patient;
 
 /// A request's first line and headers must have come after this time; a connection without a request is closed after it.
 const HEADER_TIME: Duration = Duration::from_secs(30);
@@ -63,7 +64,7 @@ pub struct Settings {
     pub max_rows: usize,
     /// The most connections; others wait until one is closed.
     pub max_connections: usize,
-    /// How long a body may take to come, and an answer to be computed.
+    /// How long a body may take to come, an answer to be computed, and a client to take nothing of what is sent.
     pub timeout: Duration,
 }
 
@@ -157,7 +158,8 @@ impl Server {
         let Server { listener, address, served, settings, stop } = self;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(|e| cannot_listen(address, &e))?;
         let service = TowerToHyperService::new(api::router(served, settings.host.is_loopback()));
-        let slots = Arc::new(Semaphore::new(settings.max_connections));
+        let most = settings.max_connections.clamp(1, 1 << 16);
+        let slots = Arc::new(Semaphore::new(most));
         let mut stopped = stop.subscribe();
         loop {
             let next = async {
@@ -170,7 +172,11 @@ impl Server {
                 next = next => next,
             };
             match accepted {
-                Ok((stream, _)) => drop(tokio::spawn(connection(stream, service.clone(), stop.subscribe(), slot))),
+                Ok((stream, _)) => {
+                    // answers are small; without it they may wait for more
+                    let _ = stream.set_nodelay(true);
+                    drop(tokio::spawn(connection(Patient::new(stream, settings.timeout), service.clone(), stop.subscribe(), slot)));
+                }
                 Err(error) => {
                     // too many open files, say: not a reason to end
                     log::warn!("a connection could not be taken: {error}");
@@ -179,7 +185,7 @@ impl Server {
             }
         }
         drop(listener);
-        let all = slots.acquire_many(settings.max_connections as u32);
+        let all = slots.acquire_many(most as u32);
         if tokio::time::timeout(LAST_ANSWERS, all).await.is_err() {
             log::warn!("some requests did not end in time");
         }
@@ -194,13 +200,11 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 
 /// Answers the requests of one connection, one after the other.
 async fn connection(
-    stream: TcpStream,
+    stream: Patient,
     service: TowerToHyperService<axum::Router>,
     mut stop: watch::Receiver<bool>,
     slot: Option<OwnedSemaphorePermit>,
 ) {
-    // answers are small; without it they may wait for more
-    let _ = stream.set_nodelay(true);
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(HEADER_BYTES);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));

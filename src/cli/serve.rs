@@ -53,7 +53,7 @@ pub struct ServeArgs {
     /// Rows of a request
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = count(1, 1 << 20), help_heading = "Requests")]
     pub max_rows: u64,
-    /// Seconds that a request may take to come, and its answer to be computed
+    /// Seconds that a request may take to come, its answer to be computed, and a client to take nothing of it
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = count(1, 3600), help_heading = "Requests")]
     pub timeout: u64,
     /// Requests that wait for the model; more are told to come again

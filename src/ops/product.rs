@@ -12,6 +12,10 @@ const MANY: usize = 512;
 /// Terms of a sum that `gemm` gets at once; of more it would make blocks whose size depends on the other two extents.
 const TERMS: usize = 512;
 
+/// Results of up to so many elements, and vectors, are summed by `gemm` in another order than larger ones where the terms lie one behind the
+/// other; they are spread out for it.
+const SMALL: usize = 256;
+
 /// A matrix in memory: element (r, c) at `r * row_stride + c * column_stride`.
 pub(super) struct Matrix<'a> {
     pub(super) values: &'a [f32],
@@ -23,6 +27,15 @@ impl<'a> Matrix<'a> {
     /// Rows from `first` on.
     fn rows_from(&self, first: usize) -> Matrix<'a> {
         Matrix { values: &self.values[first * self.row_stride..], ..*self }
+    }
+
+    /// The values row by row, with a place left free behind each.
+    fn spread(&self, rows: usize, columns: usize) -> Vec<f32> {
+        let mut values = vec![0.0; 2 * rows * columns];
+        for (i, pair) in values.chunks_exact_mut(2).enumerate() {
+            pair[0] = self.values[(i / columns) * self.row_stride + (i % columns) * self.column_stride];
+        }
+        values
     }
 }
 
@@ -58,6 +71,18 @@ fn multiply(out: &mut [f32], stride: usize, [m, n, k]: [usize; 3], a: &Matrix<'_
     }
     let last = |x: &Matrix<'_>, rows: usize, columns: usize| (rows - 1) * x.row_stride + (columns - 1) * x.column_stride;
     assert!(n <= stride && out.len() >= (m - 1) * stride + n && a.values.len() > last(a, m, k) && b.values.len() > last(b, k, n));
+    let apart;
+    let (a, b) = match m * n <= SMALL || m == 1 || n == 1 {
+        false => (a, b),
+        true if m <= n => {
+            apart = a.spread(m, k);
+            (&Matrix { values: &apart, row_stride: 2 * k, column_stride: 2 }, b)
+        }
+        true => {
+            apart = b.spread(k, n);
+            (a, &Matrix { values: &apart, row_stride: 2 * n, column_stride: 2 })
+        }
+    };
     let terms = k.div_ceil(k.div_ceil(TERMS));
     for first in (0..k).step_by(terms) {
         #[expect(
@@ -94,6 +119,29 @@ fn multiply(out: &mut [f32], stride: usize, [m, n, k]: [usize; 3], a: &Matrix<'_
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_number_of_rows_changes_no_bit() {
+        let values = |n: usize, step: u32| -> Vec<f32> {
+            (0..n as u32).map(|i| (i.wrapping_mul(step) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
+        };
+        let m = 300;
+        for (n, k) in [(1, 3), (1, 64), (1, 1300), (2, 17), (7, 600), (24, 64), (33, 1), (257, 40)] {
+            let (a, b) = (values(m * k, 2_654_435_761), values(k * n, 2_246_822_519));
+            let b = Matrix { values: &b, row_stride: 1, column_stride: k };
+            let some = |first: usize, rows: usize| {
+                let a = Matrix { values: &a[first * k..], row_stride: k, column_stride: 1 };
+                let mut out = vec![f32::NAN; rows * n];
+                product(&mut out, n, [rows, n, k], &a, &b, &parallel::Keep);
+                out.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+            };
+            let all = some(0, m);
+            for rows in [1, 2, 5, 8, 9, 31, 64, 257] {
+                let parts: Vec<u32> = (0..m).step_by(rows).flat_map(|first| some(first, rows.min(m - first))).collect();
+                assert!(parts == all, "{n} columns of sums of {k}, {rows} rows at a time");
+            }
+        }
+    }
 
     #[test]
     fn the_number_of_threads_changes_no_bit() {

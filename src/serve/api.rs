@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::extract::{Path as Part, State};
-use axum::http::header::{self, HeaderMap};
+use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
@@ -83,9 +83,13 @@ pub(super) fn router(served: Arc<Served>, loopback: bool) -> Router {
         .route("/v2/models/{name}/infer", post(infer))
         .route("/model.safetensors", get(model_file))
         .fallback(file)
-        .method_not_allowed_fallback(async || Refused::new(StatusCode::METHOD_NOT_ALLOWED, "this path is not asked in this way"))
+        .method_not_allowed_fallback(async || other_method())
         .layer(from_fn_with_state(loopback, guard))
         .with_state(served)
+}
+
+fn other_method() -> Refused {
+    Refused::new(StatusCode::METHOD_NOT_ALLOWED, "this path is not asked in this way")
 }
 
 async fn server() -> Response {
@@ -176,7 +180,9 @@ async fn model_file(State(served): State<Arc<Served>>, method: Method, headers: 
 /// A file of the page.
 async fn file(State(served): State<Arc<Served>>, method: Method, uri: Uri, headers: HeaderMap) -> Answer {
     if method != Method::GET && method != Method::HEAD {
-        return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, "this path is not asked in this way"));
+        let mut response = other_method().into_response();
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET,HEAD"));
+        return Ok(response);
     }
     let gzip = headers.get(header::ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).is_some_and(accepts_gzip);
     let path = uri.path().to_owned();

@@ -10,9 +10,7 @@ use std::net::IpAddr;
 
 /// Scripts, styles and pictures come from this server alone; models may be fetched from anywhere. The page runs WebAssembly and
 /// sets styles of single elements.
-const POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; style-src 'self' 'unsafe-inline'; \
-     img-src 'self' data: blob:; font-src 'self'; connect-src * data: blob:; manifest-src 'self'; base-uri 'none'; form-action 'none'; \
-     frame-ancestors 'none'";
+const POLICY: &str = include_str!("policy.txt").trim_ascii();
 
 /// The last three isolate the page from others, which gives it a finer clock.
 const HEADERS: [(HeaderName, &str); 6] = [

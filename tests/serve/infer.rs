@@ -122,9 +122,10 @@ fn categories_are_texts_or_numbers_and_one_hot_models_need_no_offsets() {
     let dir = folder.path();
     // categories of eight hexadecimal digits, some of which the training part never saw
     let line = |i: u64| {
-        let random = |j: u64, n: u64| (i * 1000 + j).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40 & 0xffff | n & 0;
-        let dense: Vec<String> = (0..13).map(|j| if (i + j) % 5 == 0 { String::new() } else { (random(j, 0) % 300).to_string() }).collect();
-        let ids: Vec<String> = (13..39).map(|j| format!("{:08x}", 0xa000_0000 + random(j, 0) % (20 + i / 40))).collect();
+        let random = |j: u64| ((i * 1000 + j).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) & 0xffff;
+        let dense: Vec<String> =
+            (0..13).map(|j| if (i + j).is_multiple_of(5) { String::new() } else { (random(j) % 300).to_string() }).collect();
+        let ids: Vec<String> = (13..39).map(|j| format!("{:08x}", 0xa000_0000 + random(j) % (20 + i / 40))).collect();
         (dense, ids)
     };
     let text = |i: u64, label: &str| {

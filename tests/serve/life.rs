@@ -1,6 +1,7 @@
 //! From the first word to the last: many clients, limits, stopping, and what is said when it cannot begin.
 
 use crate::client::{INFER, Server, below_header, dqrm, lines, model};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -47,6 +48,18 @@ fn connections_beyond_the_limit_wait() {
     assert_eq!(third.answer(false).unwrap().status, 200);
 }
 
+#[test]
+fn a_client_that_takes_nothing_loses_its_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("index.html"), "page").unwrap();
+    std::fs::File::create(folder.path().join("large.bin")).unwrap().set_len(64 << 20).unwrap();
+    let server = Server::start_in(folder, &["--page", ".", "--max-connections", "1", "--timeout", "1"]);
+    let mut idle = server.connect();
+    idle.send(b"GET /large.bin HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(server.get("/", "").text(), "page", "the one place is free again");
+    assert!(idle.answer(false).is_none(), "not all of it was sent");
+}
+
 #[cfg(unix)]
 #[test]
 fn what_has_begun_is_answered_before_it_stops() {
@@ -72,9 +85,9 @@ fn what_has_begun_is_answered_before_it_stops() {
 }
 
 /// The one sentence of a start that fails.
-fn refused(args: &[&str], words: &[&str]) {
-    let dir = tempfile::tempdir().unwrap();
-    let output = dqrm(dir.path(), &[&["serve", "--device", "cpu"], args].concat()).output().unwrap();
+fn refused(dir: &Path, args: &[&str], words: &[&str]) {
+    let port: &[&str] = if args[0] == "--port" { &[] } else { &["--port", "0"] };
+    let output = dqrm(dir, &[&["serve"], port, args].concat()).output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{args:?}: {text}");
     let last = text.lines().last().unwrap();
@@ -85,14 +98,15 @@ fn refused(args: &[&str], words: &[&str]) {
 fn what_cannot_be_served_is_explained() {
     let server = Server::start(&[]);
     let port = server.address.rsplit(':').next().unwrap();
+    let refused = |args: &[&str], words: &[&str]| refused(server.folder.path(), args, words);
     refused(&["--port", port], &["cannot listen at 127.0.0.1:", "another program", "--port"]);
-    refused(&["--host", "192.0.2.1", "--port", "0"], &["192.0.2.1:0", "--host"]);
-    refused(&["--page", "absent", "--port", "0"], &["`absent` has no index.html", "web/build"]);
-    refused(&["--model", "absent", "--port", "0"], &["cannot read `absent`"]);
-    refused(&["--model", ".", "--port", "0"], &["is a folder", "dqrm pack"]);
+    refused(&["--host", "192.0.2.1"], &["192.0.2.1:0", "--host"]);
+    refused(&["--page", "absent"], &["`absent` has no index.html", "web/build"]);
+    refused(&["--model", "absent"], &["cannot read `absent`"]);
+    refused(&["--model", "."], &["is a folder", "dqrm pack"]);
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
-    refused(&["--model", page, "--port", "0"], &["Cargo.toml"]);
-    refused(&["--model", model().to_str().unwrap(), "--device", "no such adapter", "--port", "0"], &["no such adapter"]);
+    refused(&["--model", page], &["Cargo.toml"]);
+    refused(&["--model", model().to_str().unwrap(), "--device", "no such adapter"], &["no such adapter"]);
     let help = dqrm(server.folder.path(), &["serve", "--help"]).output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
     assert!(["Examples:", "--max-rows", "--host", "--batch-wait"].iter().all(|word| help.contains(word)), "{help}");

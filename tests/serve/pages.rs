@@ -203,7 +203,9 @@ fn no_name_leads_out_of_the_folder() {
     assert!(server.get(&format!("/{}", "a".repeat(5000)), "").status == 404);
     for method in ["PUT", "DELETE", "POST", "PATCH"] {
         let answer = server.connect().ask(method, "/index.html", "", b"x");
-        assert_eq!(answer.status, 405, "{method}");
+        assert_eq!((answer.status, answer.header("allow")), (405, "GET,HEAD"), "{method}");
+        let answer = server.connect().ask(method, "/v2", "", b"x");
+        assert_eq!((answer.status, answer.header("allow")), (405, "GET,HEAD"), "{method}");
     }
 }
 

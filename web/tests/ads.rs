@@ -30,7 +30,8 @@ fn clicks_stay_what_they_were() {
 
 const FIRST: &str =
     "1\t4\t6\t4\t0\tlaptop\t15\tMonday\tIndia\t18-24\tv0001\ttravel\tside\ttravel\tLantern Tours\tvideo\tover 1000\ta0186\ttravel,beauty";
-const LATE: &str = "0\t3\t5\t5\t0\tphone\t20\tThursday\tNigeria\t45-54\tanonymous\tnews\tside\tcars\tMotora\ttext\t100 to 1000\ta0400\ttravel,technology";
+const LATE: &str =
+    "0\t3\t5\t5\t0\tphone\t20\tThursday\tNigeria\t45-54\tanonymous\tnews\tside\tcars\tMotora\ttext\t100 to 1000\ta0400\ttravel,technology";
 
 #[test]
 fn text_and_rows_are_the_same_samples() {
