@@ -128,11 +128,12 @@ export class ShaderCorner {
     this.results.replaceChildren();
     const signal = this.progress.start(`Compiling ${kernel.name} and checking it on ${plural(kernel.cases, 'case')}…`);
     try {
-      const checked = await this.engine.call('lab.check', given, { signal });
+      const progress = ({ done, of }) => this.progress.set(0.6 * (done / of), `Checking ${kernel.name}: ${done} of ${plural(of, 'case')}…`);
+      const checked = await this.engine.call('lab.check', given, { signal, progress });
       this.editor.mark(checked.errors);
       this.#verdict(checked, text !== undefined);
       if (checked.compiled && checked.cases.every(({ passed }) => passed)) {
-        this.progress.set(0.5, `Timing ${kernel.name} for ${SECONDS} s${text === undefined ? '' : ', in turns with the original'}…`);
+        this.progress.set(0.7, `Timing ${kernel.name} for ${SECONDS} s${text === undefined ? '' : ', in turns with the original'}…`);
         this.#times(await this.engine.call('lab.time', { ...given, seconds: SECONDS }, { signal }));
       }
       this.progress.end('');

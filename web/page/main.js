@@ -30,13 +30,19 @@ function describe({ devices, ms }, { int4, fp32, ms: model_ms }) {
   byId('status').replaceChildren(h('span', { class: `dot ${int4.engine}` }), ...parts.map((part) => h('span', {}, part)));
 }
 
+/** Why there is no GPU. */
+function withoutGpu() {
+  if (!isSecureContext) return `Browsers offer WebGPU only to pages from https or from this computer itself, not to ${location.origin}`;
+  if (!navigator.gpu) return 'This browser has no WebGPU (current versions of Chrome, Edge, Safari and Firefox do, on most computers)';
+  return 'This browser has WebGPU, but offers no adapter for the GPU here';
+}
+
 /** Why the GPU is not used, where that is so and nobody asked for the CPU. */
 function explain(devices, used, asked) {
   clearNotice('device');
   if (used === 'gpu' || asked === 'cpu') return;
   if (!devices.gpu) {
-    const why = navigator.gpu ? 'This browser has WebGPU, but no adapter for this computer’s GPU' : 'This browser has no WebGPU';
-    notice('device', `${why}, so the page runs on the CPU engine: the same library, only slower. Current versions of Chrome, Edge, Safari and Firefox have WebGPU on most computers.`);
+    notice('device', `${withoutGpu()}, so the page runs on the CPU engine: the same library, only slower.`);
   } else {
     notice('device', `The only GPU here is a software one (${devices.gpu.name}), so the models run on the CPU engine, which is quicker.`,
       [{ label: 'Use it all the same', act: () => choose('gpu') }]);
