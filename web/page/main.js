@@ -68,7 +68,7 @@ async function start(device) {
     clearNotice('failed');
     own.attach(mine);
     training.attach(mine);
-    lab.attach(mine, found.devices.gpu !== null);
+    lab.attach(mine, found.devices.gpu && (found.devices.gpu.name || 'the GPU'));
   } catch (error) {
     if (mine === engine) failed(error);
   }
