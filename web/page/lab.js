@@ -6,6 +6,9 @@ import { Editor } from './editor.js';
 import { recall, remember } from './storage.js';
 import { Progress, sentence } from './widgets.js';
 
+/** A rate with two digits that count. @param {number} value */
+const rate = (value) => (value >= 10 ? count(value) : String(Number(value.toPrecision(2))));
+
 /** How long a timing takes, in seconds. */
 const SECONDS = 1.5;
 
@@ -35,7 +38,7 @@ export class ShaderCorner {
         this.progress.element, this.results)));
   }
 
-  /** @param {import('./engine.js').Engine} engine @param {boolean} gpu whether WGSL can be compiled */
+  /** @param {import('./engine.js').Engine} engine @param {string | null} gpu the name of what compiles WGSL, if there is something */
   async attach(engine, gpu) {
     this.engine = engine;
     this.gpu = gpu;
@@ -128,11 +131,12 @@ export class ShaderCorner {
     this.results.replaceChildren();
     const signal = this.progress.start(`Compiling ${kernel.name} and checking it on ${plural(kernel.cases, 'case')}…`);
     try {
-      const checked = await this.engine.call('lab.check', given, { signal });
+      const progress = ({ done, of }) => this.progress.set(0.6 * (done / of), `Checking ${kernel.name}: ${done} of ${plural(of, 'case')}…`);
+      const checked = await this.engine.call('lab.check', given, { signal, progress });
       this.editor.mark(checked.errors);
       this.#verdict(checked, text !== undefined);
       if (checked.compiled && checked.cases.every(({ passed }) => passed)) {
-        this.progress.set(0.5, `Timing ${kernel.name} for ${SECONDS} s${text === undefined ? '' : ', in turns with the original'}…`);
+        this.progress.set(0.7, `Timing ${kernel.name} for ${SECONDS} s${text === undefined ? '' : ', in turns with the original'}…`);
         this.#times(await this.engine.call('lab.time', { ...given, seconds: SECONDS }, { signal }));
       }
       this.progress.end('');
@@ -164,11 +168,12 @@ export class ShaderCorner {
   #times({ shape, original, edited, gbytes_per_s, gflops }) {
     const row = (name, { median_ms, low_ms, high_ms }) => h('tr', {}, h('td', {}, name), h('td', {}, duration(median_ms)), h('td', {}, `${duration(low_ms)} to ${duration(high_ms)}`));
     const ratio = edited ? original.median_ms / edited.median_ms : 1;
-    const compared = !edited ? '' : Math.abs(ratio - 1) < 0.03 ? 'Both take the same time.'
+    const within = (a, b) => a.median_ms >= b.low_ms && a.median_ms <= b.high_ms;
+    const compared = !edited ? '' : within(original, edited) && within(edited, original) ? 'They differ by no more than either varies.'
       : ratio > 1 ? `Yours is ${count(ratio, 2)} times as fast.` : `Yours takes ${count(1 / ratio, 2)} times as long.`;
-    const rates = [gflops && `${count(gflops, 1)} GFLOP/s`, gbytes_per_s && `${count(gbytes_per_s, 1)} GB/s`].filter(Boolean).join(', ');
+    const rates = [gflops && `${rate(gflops)} GFLOP/s`, gbytes_per_s && `${rate(gbytes_per_s)} GB/s`].filter(Boolean).join(', ');
     this.results.querySelector('.times')?.replaceChildren(
-      h('table', {}, h('caption', {}, `Time of one dispatch: ${shape}`), h('thead', {}, h('tr', {}, h('th', {}, ''), h('th', {}, 'median'), h('th', {}, 'middle half'))),
+      h('table', {}, h('caption', {}, `Time of one dispatch on ${this.gpu}: ${shape}`), h('thead', {}, h('tr', {}, h('th', {}, ''), h('th', {}, 'median'), h('th', {}, 'eight of ten took'))),
         h('tbody', {}, row('original', original), edited && row('yours', edited))),
       h('p', {}, [compared, rates && `Original: ${rates}.`].filter(Boolean).join(' ')));
   }

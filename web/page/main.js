@@ -2,7 +2,6 @@
 
 import { binary, byId, bytes, deviceName, duration, h, s } from './dom.js';
 import { Cancelled, Engine } from './engine.js';
-import { anybody, rowsOf } from './features.js';
 import { ShaderCorner } from './lab.js';
 import { OwnModel } from './own.js';
 import { Ranking } from './rank.js';
@@ -14,7 +13,7 @@ import { clearNotice, notice, sentence } from './widgets.js';
 /** @type {Ranking | null} */ let ranking = null;
 /** @type {any} */ let loaded = null;
 
-const own = new OwnModel(madeUpRows, () => choose('cpu'));
+const own = new OwnModel(unseenRows, () => choose('cpu'));
 const training = new Training(rankWith);
 const lab = new ShaderCorner();
 
@@ -31,13 +30,19 @@ function describe({ devices, ms }, { int4, fp32, ms: model_ms }) {
   byId('status').replaceChildren(h('span', { class: `dot ${int4.engine}` }), ...parts.map((part) => h('span', {}, part)));
 }
 
+/** Why there is no GPU. */
+function withoutGpu() {
+  if (!isSecureContext) return `Browsers offer WebGPU only to pages from https or from this computer itself, not to ${location.origin}`;
+  if (!navigator.gpu) return 'This browser has no WebGPU (current versions of Chrome, Edge, Safari and Firefox do, on most computers)';
+  return 'This browser has WebGPU, but offers no adapter for the GPU here';
+}
+
 /** Why the GPU is not used, where that is so and nobody asked for the CPU. */
 function explain(devices, used, asked) {
   clearNotice('device');
   if (used === 'gpu' || asked === 'cpu') return;
   if (!devices.gpu) {
-    const why = navigator.gpu ? 'This browser has WebGPU, but no adapter for this computer’s GPU' : 'This browser has no WebGPU';
-    notice('device', `${why}, so the page runs on the CPU engine: the same library, only slower. Current versions of Chrome, Edge, Safari and Firefox have WebGPU on most computers.`);
+    notice('device', `${withoutGpu()}, so the page runs on the CPU engine: the same library, only slower.`);
   } else {
     notice('device', `The only GPU here is a software one (${devices.gpu.name}), so the models run on the CPU engine, which is quicker.`,
       [{ label: 'Use it all the same', act: () => choose('gpu') }]);
@@ -63,7 +68,7 @@ async function start(device) {
     clearNotice('failed');
     own.attach(mine);
     training.attach(mine);
-    lab.attach(mine, found.devices.gpu !== null);
+    lab.attach(mine, found.devices.gpu && (found.devices.gpu.name || 'the GPU'));
   } catch (error) {
     if (mine === engine) failed(error);
   }
@@ -86,13 +91,11 @@ function choose(device) {
   return start(device);
 }
 
-/** Rows without labels for the small model: 200 visitors by chance, each with every ad. */
-async function madeUpRows() {
-  const { columns, ads, visitor } = loaded.model;
-  const format = loaded.int4.columns;
-  const names = `${columns.map(({ name }) => name).join(format.separator)}\n`;
-  const rows = Array.from({ length: 200 }, () => rowsOf(columns, ads, anybody(columns, visitor), format));
-  return new File([format.header ? names : '', ...rows], 'made-up.tsv');
+/** Rows with labels for the small model, which it was not trained on. */
+async function unseenRows() {
+  const response = await fetch('model/rows.tsv');
+  if (!response.ok) throw new Error(`the rows could not be fetched: the server answered ${response.status}`);
+  return new File([await response.blob()], 'rows.tsv');
 }
 
 /** Puts a packed model in the INT4 bars' place. @param {Uint8Array} file @param {string} note */

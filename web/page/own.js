@@ -31,7 +31,7 @@ export class OwnModel {
       h('p', { class: 'hint' }, 'No model at hand? ', h('button', { type: 'button', class: 'link', id: 'own-small', onclick: () => this.open({ url: new URL('model/clicks.int4.safetensors', location.href.split('#')[0]).href }, 'the small model') }, 'Take the small one from above'), '.'),
       this.loading.element, this.facts, this.kept);
     this.rowsZone = dropZone({ text: 'Drop rows here: .tsv, .csv or .txt, also .gz', button: 'Choose rows…', accept: '.tsv,.csv,.txt,.gz', taken: (file) => this.score(file) });
-    this.try = h('button', { type: 'button', class: 'link', id: 'own-example', onclick: async () => this.score(await this.example()) }, 'score 25,600 made-up rows');
+    this.try = h('button', { type: 'button', class: 'link', id: 'own-example', onclick: () => this.#example() }, 'score 5,000 clicks it never saw');
     this.layout = h('p', { class: 'hint' }, 'Rows have the columns that the model was trained on; labels are welcome.');
     byId('own-rows').replaceChildren(h('h3', {}, 'The rows'), this.rowsZone, this.layout,
       h('p', { class: 'hint try' }, 'For the small model: ', this.try, '.'), this.scoring.element);
@@ -52,6 +52,14 @@ export class OwnModel {
 
   #disable(disabled) {
     for (const button of byId('own-rows').querySelectorAll('button')) button.disabled = disabled && !this.scoring.element.contains(button);
+  }
+
+  async #example() {
+    try {
+      this.score(await this.example());
+    } catch (error) {
+      this.scoring.end(sentence(error.message), true);
+    }
   }
 
   #address(event) {

@@ -11,6 +11,9 @@ import * as train from './worker-train.js';
 /** Messages after which a device gives nothing more. */
 const LOST = /device (was|is) lost|reading back from the device failed/;
 
+/** After such a message, other cases would only be waited for in vain. */
+const SILENT = /gave no answer/;
+
 /** @type {Map<number, AbortController>} */
 const running = new Map();
 
@@ -25,10 +28,25 @@ async function start({ device }) {
   return { version: library.version(), devices, ms: performance.now() - began };
 }
 
+/** Checks a kernel case by case, so that it can be stopped between two. */
+async function checkKernel({ kernel, text }, job) {
+  const cases = JSON.parse(await state.dqrm.cases(kernel, 'gpu'));
+  const whole = { compiled: true, errors: [], cases: [] };
+  for (const { name } of cases) {
+    const { compiled, errors, cases: [ran] } = JSON.parse(await state.dqrm.check(kernel, text, 'gpu', name));
+    job.check();
+    if (!compiled) return { compiled, errors, cases: [] };
+    whole.cases.push(ran);
+    job.progress({ done: whole.cases.length, of: cases.length });
+    if (SILENT.test(ran.message)) break;
+  }
+  return whole;
+}
+
 const lab = {
   kernels: () => JSON.parse(state.dqrm.kernels()),
+  check: checkKernel,
   // WGSL needs a GPU, whichever engine the models use.
-  check: async ({ kernel, text }) => JSON.parse(await state.dqrm.check(kernel, text, 'gpu')),
   time: async ({ kernel, text, seconds }) => JSON.parse(await state.dqrm.time(kernel, text, seconds, 'gpu')),
 };
 

@@ -97,6 +97,20 @@ export const tests = [
     allows: [/ERR_FAILED/],
   },
   {
+    name: 'the small model reaches its AUC on clicks it never saw',
+    run: async ({ page, base }) => {
+      await opened({ page, base });
+      await page.click('#own-small');
+      await open(page);
+      await page.click('#own-example');
+      await page.waitForSelector('#own-results table');
+      const facts = await page.textContent('#own-results .facts');
+      assert.match(facts, /rows5,000/);
+      const auc = Number(/AUC(0\.\d{4})/.exec(facts)?.[1]);
+      assert.ok(auc > 0.78 && auc < 0.84, facts);
+    },
+  },
+  {
     name: 'scoring many rows can be cancelled, and the model stays open',
     run: async ({ page, base }) => {
       await opened({ page, base });

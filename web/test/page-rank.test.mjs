@@ -72,7 +72,7 @@ export const tests = [
   {
     name: 'a lost device is said in one sentence, and the CPU engine goes on',
     timeout: 120,
-    allows: [/lost/i, /destroyed/i, /stopped by a mistake/],
+    allows: [/lost/i, /destroyed/i],
     run: async ({ page, base, note }) => {
       // The worker's devices are kept, to be lost by a message from the test.
       await page.route('**/pkg/dqrm_web.js', async (route) => {
