@@ -75,7 +75,7 @@ export function story(int4, fp32, name) {
   }
   if (fp32Fell && !int4Fell) {
     return `FP32 was at its best with ${best(fp32)} and has lost ${less(fp32)} since: it learns seldom ids by heart. `
-      + `${name} holds at ${at(int4)}: a row counts only once its weights reach a code that is not zero, which seldom ids hardly do.`;
+      + `${name} holds at ${at(int4)}: until its scales are new, no weight can grow beyond the largest code. With new scales every 200 steps that bound moves along, and ${name} turns like FP32.`;
   }
   if (fp32Fell) {
     const less32 = fp32.fallen - int4.fallen;

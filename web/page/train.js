@@ -8,7 +8,7 @@ import { Curve, story } from './curves.js';
 
 /** What the controls begin with: a learning rate, and steps between two refreshes of the scales. */
 const RATE = 0.01;
-const PERIOD = 4000;
+const PERIOD = 10_000;
 /** Epochs after which training pauses by itself. */
 const EPOCHS = 12;
 
