@@ -14,7 +14,7 @@ use crate::plan::schedule::{Limits, Schedule};
 use crate::plan::{StepUniform, View};
 use crate::quant::pack;
 use crate::session::{DeviceInfo, SOFTWARE_MAX_BATCH, devices};
-use crate::step::Capacity;
+use crate::step::{Capacity, MAX_VALUES};
 use crate::tables::Tables;
 
 mod incoming;
@@ -191,6 +191,14 @@ impl Fitted {
         let mut samples = batch.min(MAX_IDS / bags.iter().sum::<usize>().max(1)).max(1);
         loop {
             let capacity = Capacity::new(samples, &tables, &bags);
+            let values = capacity.largest(&m.shape);
+            if values > MAX_VALUES {
+                if samples == 1 {
+                    return Err(Error::Config(format!("one sample of this model takes a buffer of {values} values; it cannot be run")));
+                }
+                samples /= 2;
+                continue;
+            }
             let recorded = record(outline, &network, &tables, capacity);
             let schedule = Schedule::new(recorded.plan.clone(), limits)?;
             let bytes = schedule.bytes();

@@ -99,7 +99,18 @@ pub struct Capacity {
     pub touched: usize,
 }
 
+/// No step has more ids, and no buffer of its samples or of the rows that they touch has more values: far beyond any device (of
+/// 32 bits: 256 MiB), and small enough to count in bytes.
+pub(crate) const MAX_VALUES: usize = if usize::BITS < 64 { 1 << 26 } else { (isize::MAX >> 15) as usize };
+
 impl Capacity {
+    /// Values of the largest buffer that a step of so many samples, ids and rows needs. Counts too large for a word are the largest word.
+    pub(crate) fn largest(&self, shape: &Shape) -> usize {
+        let bags = (shape.tables() + 1).saturating_mul(shape.dim);
+        let width = shape.bottom.iter().chain(&shape.top).copied().fold(bags, usize::max);
+        self.ids.max(self.touched.saturating_mul(shape.dim)).max(self.samples.saturating_mul(width))
+    }
+
     /// For `samples` samples with at most `max_bag[k]` ids in a bag of table k.
     pub fn new(samples: usize, tables: &Tables, max_bag: &[usize]) -> Capacity {
         Capacity::of(samples, tables.rows(), max_bag)
@@ -322,5 +333,21 @@ fn declare(
         exchange: None,
         logit_ring,
         loss_ring,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Model;
+
+    #[test]
+    fn the_largest_buffer_of_a_step_is_counted_without_wrapping() {
+        let shape = Model { dim: Some(65_536), rows: Some(vec![1; 64]), ..Model::default() }.shape(None, None).unwrap();
+        let capacity = |samples| Capacity::of(samples, &shape.rows, &[1; 64]);
+        // 64 rows are touched at most, but each sample has 64 bags.
+        assert_eq!(capacity(1).largest(&shape), 65 * 65_536);
+        assert_eq!(capacity(16_384).largest(&shape), 16_384 * 65 * 65_536);
+        assert_eq!(capacity(usize::MAX).largest(&shape), usize::MAX);
     }
 }

@@ -36,6 +36,17 @@ impl Slot {
     }
 }
 
+/// So many zeros, where there is memory for them: of a size that no address reaches, there is not.
+fn zeros(len: usize) -> Result<Vec<u32>> {
+    let mut probe = Vec::<u32>::new();
+    let room = probe.try_reserve_exact(len);
+    drop(probe);
+    room.map_err(|e| {
+        Error::Device(format!("there is too little memory for a buffer of {} bytes on the CPU engine ({e})", 4 * len as u64))
+    })?;
+    Ok(vec![0; len]) // from the system, which gives zeros when they are first touched
+}
+
 impl CpuEngine {
     /// Makes the buffers, all zero.
     pub fn load(schedule: Schedule) -> CpuEngine {
@@ -56,8 +67,8 @@ impl CpuEngine {
             }
             slots[schedule.slot_of[id.0]] = Some(Slot::Shared(words));
         }
-        let own = |(slot, &len): (Option<Slot>, &usize)| slot.unwrap_or_else(|| Slot::Own(vec![0; len]));
-        let slots = slots.into_iter().zip(&schedule.slots).map(own).collect();
+        let own = |(slot, &len): (Option<Slot>, &usize)| slot.map_or_else(|| zeros(len).map(Slot::Own), Ok);
+        let slots = slots.into_iter().zip(&schedule.slots).map(own).collect::<Result<_>>()?;
         Ok(CpuEngine { schedule, slots })
     }
 

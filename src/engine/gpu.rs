@@ -114,7 +114,7 @@ impl GpuAdapter {
     }
 
     /// A device with all that the adapter allows, and these features.
-    async fn open(&self, features: wgpu::Features) -> Result<(wgpu::Device, wgpu::Queue)> {
+    async fn open(&self, features: wgpu::Features) -> Result<(Held, wgpu::Queue)> {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("dqrm"),
             required_limits: self.adapter.limits(),
@@ -126,7 +126,27 @@ impl GpuAdapter {
         let adapter = &self.adapter;
         #[cfg(target_arch = "wasm32")]
         let adapter = browser::adapter().await.ok_or_else(|| failed(&"the browser gives no adapter any more; reload the page"))?;
-        adapter.request_device(&descriptor).await.map_err(|e| failed(&e))
+        let (device, queue) = adapter.request_device(&descriptor).await.map_err(|e| failed(&e))?;
+        Ok((Held(device), queue))
+    }
+}
+
+/// An open device. A browser frees a device's memory when its garbage is collected, which may be much later; so it is told.
+struct Held(wgpu::Device);
+
+impl std::ops::Deref for Held {
+    type Target = wgpu::Device;
+
+    fn deref(&self) -> &wgpu::Device {
+        &self.0
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if cfg!(target_arch = "wasm32") {
+            self.0.destroy();
+        }
     }
 }
 
@@ -150,7 +170,7 @@ pub async fn adapters() -> Vec<GpuAdapter> {
 
 /// A schedule on a GPU.
 pub struct GpuEngine {
-    device: wgpu::Device,
+    device: Held,
     queue: wgpu::Queue,
     faults: Faults,
     schedule: Schedule,
@@ -316,14 +336,6 @@ impl GpuEngine {
         drop(pass);
         self.submit(encoder);
         self.throttle()
-    }
-}
-
-/// A browser frees a device's memory when its garbage is collected, which may be much later; so it is told.
-#[cfg(target_arch = "wasm32")]
-impl Drop for GpuEngine {
-    fn drop(&mut self) {
-        self.device.destroy();
     }
 }
 

@@ -117,7 +117,12 @@ impl Loading {
     /// Fills the last word up with zeros.
     fn end(&mut self) -> Result<()> {
         let rest = std::mem::take(&mut self.rest);
-        self.write(&upload::words(&rest))
+        self.write(&upload::words(&rest))?;
+        // Checksums are those of the bytes that came; this is about those that went on.
+        if self.shard < self.predictor.recorded.shards.len() {
+            return Err(Error::Data("not all codes reached the device, because of an earlier error; load the model again".into()));
+        }
+        Ok(())
     }
 
     fn write(&mut self, mut words: &[u32]) -> Result<()> {

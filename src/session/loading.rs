@@ -16,10 +16,6 @@ use crate::tune::Chooser;
 /// invocation silently after 65,535 loop iterations, about half of that with bounded loops).
 pub(crate) const SOFTWARE_MAX_BATCH: usize = 30_000;
 
-/// No step has more ids, and the rows that it touches have no more values: far beyond any device (of 32 bits: 256 MiB), and
-/// small enough to count in bytes.
-const MAX_STEP: usize = if usize::BITS < 64 { 1 << 26 } else { (isize::MAX >> 15) as usize };
-
 /// How a session is loaded, beyond its settings.
 #[derive(Debug, Default)]
 pub struct Loading<'a> {
@@ -71,7 +67,7 @@ impl Session {
                 let tables = Session::cut(shape, config, &CpuEngine::limits(None), max_binding)?;
                 let recorded = step::record(shape, config, &tables, max_bag, Session::RING);
                 let schedule = Schedule::new(recorded.plan.clone(), &CpuEngine::limits(None))?;
-                let engine = Box::new(CpuEngine::load(schedule));
+                let engine = Box::new(CpuEngine::load_with(schedule, Vec::new())?);
                 let device = DeviceInfo::of(None, reason);
                 Session::assemble(shape, config, max_bag, tables, recorded, engine, device)
             }
@@ -128,10 +124,15 @@ impl Session {
             )));
         }
         let most = Capacity::of(config.train.batch.max(config.train.eval_batch), &shape.rows, max_bag);
-        if most.ids.max(most.touched.saturating_mul(shape.dim)) > MAX_STEP {
+        if most.largest(shape) > step::MAX_VALUES {
             return Err(Error::Config(format!(
-                "a step of {} samples may have {} ids and touch {} rows of {} values; more than {MAX_STEP} values are not possible",
-                most.samples, most.ids, most.touched, shape.dim
+                "a step of {} samples may have {} ids, touch {} rows of {} values and have layers of {} values; more than {} are not possible",
+                most.samples,
+                most.ids,
+                most.touched,
+                shape.dim,
+                most.largest(shape),
+                step::MAX_VALUES
             )));
         }
         Ok(())

@@ -195,6 +195,15 @@ fn scratch_buffers_share_slots_unless_alive_together() {
     assert_eq!((f32::from_bits(words[5]), f32::from_bits(words[127])), (9.0, 131.0), "four copies, each adds 1");
 }
 
+#[test]
+fn a_buffer_beyond_all_memory_is_an_error() {
+    let mut plan = Plan::new();
+    plan.buffer("tables", "[rows]", 1 << 59, Elem::F32, Role::Input);
+    let schedule = Schedule::new(plan, &CpuEngine::limits(None)).unwrap();
+    let error = CpuEngine::load_with(schedule, Vec::new()).unwrap_err().to_string();
+    assert!(error.contains("too little memory for a buffer of 2305843009213693952 bytes"), "{error}");
+}
+
 /// The plan of a preset's training run, with its tables cut in three.
 fn recorded(preset: Preset, bits: Bits, optimizer: RowOptimizer) -> Plan {
     let model = Model { preset, max_rows: Some(500), ..Model::default() };

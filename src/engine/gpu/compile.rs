@@ -40,7 +40,6 @@ impl GpuAdapter {
             let text = device_error("the driver refused the text")(error).to_string();
             messages.push(Message { error: true, line: 0, column: 1, width: 1, text });
         }
-        device.destroy();
         Ok(messages)
     }
 }
