@@ -106,14 +106,15 @@ export class Keeper {
       if (models.some((kept) => kept.id === id)) return keeper;
       if (room !== null && room < file.size) throw new Error('the browser offers too little room');
       const kept = await folder();
-      const handle = await kept.getFileHandle(id, { create: true });
-      keeper.#handle = await handle.createSyncAccessHandle();
-      keeper.#handle.truncate(0);
       keeper.#id = id;
       keeper.#source = digest(file.source);
       writing.add(id);
+      const handle = await kept.getFileHandle(id, { create: true });
+      keeper.#handle = await handle.createSyncAccessHandle();
+      keeper.#handle.truncate(0);
     } catch (error) {
       keeper.trouble = error.message;
+      keeper.#close();
     }
     return keeper;
   }

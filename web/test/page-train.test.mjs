@@ -90,9 +90,8 @@ export const tests = [
       await page.waitForFunction(() => /Paused/.test(document.querySelector('.train-state').textContent));
       await page.click('#train-use');
       await page.waitForFunction(() => /There is no room for it\./.test(document.querySelector('.train-state').textContent));
-      const waiting = page.waitForEvent('download');
-      await page.click('#train-save');
-      assert.equal((await waiting).suggestedFilename(), 'trained-here.int8.safetensors');
+      const [saved] = await Promise.all([page.waitForEvent('download'), page.click('#train-save')]);
+      assert.equal(saved.suggestedFilename(), 'trained-here.int8.safetensors');
       const before = await steps(page);
       await page.click('#train-go');
       await reached(page, before + 1);
