@@ -1,5 +1,7 @@
 // The page's side of the worker: a promise for each request, progress while it lasts, cancel between pieces.
 
+import { ended } from './worker-state.js';
+
 /** Thrown where a request was cancelled: nothing to tell the reader. */
 export class Cancelled extends Error {
   constructor() {
@@ -33,10 +35,9 @@ export class Engine {
     this.#worker.onerror = (event) => {
       event.preventDefault?.();
       const reason = this.#answered
-        ? new Error('the engine stopped unexpectedly; on a GPU, its device may be lost')
+        ? new Error(ended(device))
         : new Error(`the engine did not start: ${event.message || 'its files could not be loaded'}`);
-      this.#failed(reason);
-      lost(reason);
+      this.#died(reason);
     };
   }
 
@@ -63,7 +64,8 @@ export class Engine {
     this.#failed(new Cancelled());
   }
 
-  #received({ id, value, error, progress }) {
+  #received({ id, value, error, progress, died }) {
+    if (died) return this.#died(new Error(died));
     const request = this.#waiting.get(id);
     if (!request) return;
     this.#answered = true;
@@ -73,6 +75,11 @@ export class Engine {
     const reason = error.cancelled ? new Cancelled() : new Error(error.message);
     request.reject(reason);
     if (error.fatal) this.lost(reason);
+  }
+
+  #died(reason) {
+    this.#failed(reason);
+    this.lost(reason);
   }
 
   #failed(error) {

@@ -36,7 +36,7 @@ export function visitorFrom(hash, columns, defaults) {
   for (const column of asked(columns)) {
     const text = given.get(column.name);
     if (text === null) continue;
-    if (column.type === 'set') visitor[column.name] = text.split(',').filter((value) => column.values.includes(value));
+    if (column.type === 'set') visitor[column.name] = column.values.filter((value) => text.split(',').includes(value));
     else if (column.type === 'number') visitor[column.name] = within(Number(text), column, defaults[column.name]);
     else if (column.values.includes(text)) visitor[column.name] = text;
   }

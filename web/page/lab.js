@@ -9,6 +9,9 @@ import { Progress, sentence } from './widgets.js';
 /** A rate with two digits that count. @param {number} value */
 const rate = (value) => (value >= 10 ? count(value) : String(Number(value.toPrecision(2))));
 
+/** Messages of cases that came to no result: nothing is known about the kernel's values. */
+const UNANSWERED = /gave no answer|device (was|is) lost|reading back from the device failed/;
+
 /** How long a timing takes, in seconds. */
 const SECONDS = 1.5;
 
@@ -26,7 +29,7 @@ export class ShaderCorner {
     this.title = h('h3', { id: 'lab-name' }, ' ');
     this.formula = h('p', { class: 'formula' });
     this.facts = h('p', { class: 'kernel-facts' });
-    this.editor = new Editor({ changed: (text) => this.#edited(text), leave: () => this.run.focus(), run: () => this.#run() });
+    this.editor = new Editor({ changed: (text) => this.#edited(text), leave: () => (this.run.disabled ? this.search : this.run).focus(), run: () => this.#run() });
     this.run = h('button', { type: 'button', class: 'primary', id: 'lab-run', onclick: () => this.#run() }, 'Run');
     this.back = h('button', { type: 'button', id: 'lab-reset', onclick: () => this.#reset() }, 'Back to the original');
     this.progress = new Progress();
@@ -62,6 +65,7 @@ export class ShaderCorner {
   }
 
   #list() {
+    const held = this.list.contains(document.activeElement) ? document.activeElement.id : '';
     const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const found = this.kernels.filter(({ name, op, formula, file }) => words.every((word) => `${name} ${op} ${formula} ${file}`.toLowerCase().includes(word)));
     this.list.replaceChildren(...found.map((kernel) => h('li', {
@@ -73,6 +77,7 @@ export class ShaderCorner {
     }, h('span', {}, kernel.name), this.#changed(kernel) && h('small', {}, 'edited'))));
     if (found.length === 0) this.list.append(h('li', { class: 'none' }, 'No kernel is named so.'));
     else if (!found.includes(this.current)) this.list.firstElementChild.tabIndex = 0;
+    if (held) byId(held)?.focus();
   }
 
   #key(event) {
@@ -156,11 +161,16 @@ export class ShaderCorner {
     }
     const failed = cases.filter(({ passed }) => !passed);
     const what = edited ? 'Your text' : 'The original';
+    const wrong = failed.filter(({ message }) => !UNANSWERED.test(message));
+    const silent = failed.find(({ message }) => UNANSWERED.test(message));
+    const unanswered = silent && ` ${sentence(`on the case ${silent.name}, ${silent.message}`)}`;
     const verdict = failed.length === 0
       ? h('p', { class: 'verdict-line good', role: 'status' }, `${what} agrees with its twin on ${cases.length === 1 ? 'its one case' : `all ${cases.length} cases`}.`)
-      : h('p', { class: 'verdict-line bad', role: 'status' }, `${what} compiles, but differs from its twin on ${failed.length} of ${plural(cases.length, 'case')}, so it is not timed.`);
+      : wrong.length === 0
+        ? h('p', { class: 'verdict-line bad', role: 'status' }, `${what} compiles, but not every case came to a result, so it is not timed.${unanswered}`)
+        : h('p', { class: 'verdict-line bad', role: 'status' }, `${what} compiles, but differs from its twin on ${wrong.length} of ${plural(cases.length, 'case')}, so it is not timed.`, unanswered);
     const rows = [...failed, ...cases.filter(({ passed }) => passed)].map(({ name, passed, message }) => h('tr', { class: passed ? '' : 'bad' },
-      h('td', {}, name), h('td', {}, passed ? 'agrees' : 'differs'), h('td', {}, message ?? '')));
+      h('td', {}, name), h('td', {}, passed ? 'agrees' : UNANSWERED.test(message) ? 'no result' : 'differs'), h('td', {}, message ?? '')));
     this.results.replaceChildren(verdict, h('div', { class: 'times' }), h('div', { class: 'wide', tabIndex: 0, role: 'region', 'aria-label': 'Cases' },
       h('table', {}, h('thead', {}, h('tr', {}, h('th', {}, 'case'), h('th', {}, 'result'), h('th', {}, 'what was found'))), h('tbody', {}, ...rows))));
   }

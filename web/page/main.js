@@ -54,17 +54,17 @@ async function start(device) {
   engine?.close();
   const mine = new Engine(device, (error) => mine === engine && failed(error));
   engine = mine;
+  clearNotice('trained');
   byId('device').value = device;
   byId('status').textContent = 'Starting the engine…';
   try {
     const found = await mine.call('start', { device });
     byId('version').textContent = `dqrm ${found.version}`;
     loaded = await mine.call('rank.load', {}, { progress: (text) => { byId('status').textContent = text; } });
-    if (ranking) loaded.model.visitor = { ...loaded.model.visitor, ...ranking.visitor };
     describe(found, loaded);
     explain(found.devices, loaded.int4.engine, device);
     ranking?.close();
-    ranking = new Ranking(mine, loaded, failed);
+    ranking = new Ranking(mine, loaded, failed, ranking?.visitor);
     clearNotice('failed');
     own.attach(mine);
     training.attach(mine);

@@ -86,8 +86,10 @@ export class OwnModel {
       this.loading.end('');
       this.#describe(opened);
       this.#disable(false);
-      byId('own-results').replaceChildren();
-      this.scoring.end('');
+      if (!this.scoring.busy) {
+        byId('own-results').replaceChildren();
+        this.scoring.end('');
+      }
     } catch (error) {
       if (error instanceof Cancelled) this.loading.end('Cancelled. Nothing was kept.');
       else this.loading.end(sentence(error.message), true, this.#way(error, given, name));
@@ -138,6 +140,7 @@ export class OwnModel {
   /** Scores a file of rows. @param {File} file */
   async score(file) {
     if (this.scoring.busy) return;
+    if (this.loading.busy) return this.scoring.end('The model is still being opened.', true);
     if (!this.#open) return this.scoring.end('Open a model first.', true);
     const signal = this.scoring.start(`Reading ${file.name}…`);
     const chart = new Histogram({ title: 'How many rows got which click probability', height: 260 });

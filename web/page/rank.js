@@ -25,14 +25,15 @@ export class Ranking {
    * @param {import('./engine.js').Engine} engine
    * @param {{model: any, int4: any}} loaded
    * @param {(error: Error) => void} failed
+   * @param {any} [visitor] who was ranked for before, on another device; else the address says who
    */
-  constructor(engine, { model, int4 }, failed) {
+  constructor(engine, { model, int4 }, failed, visitor = visitorFrom(location.hash, model.columns, model.visitor)) {
     this.engine = engine;
     this.columns = model.columns;
     this.ads = model.ads;
     this.format = int4.columns;
     this.failed = failed;
-    this.visitor = visitorFrom(location.hash, model.columns, model.visitor);
+    this.visitor = visitor;
     const made = controls(model.columns, this.visitor, (visitor) => this.#changed(visitor));
     const buttons = h('div', { class: 'buttons' },
       h('button', { type: 'button', onclick: () => made.set(anybody(this.columns, model.visitor)) }, 'Someone else'),

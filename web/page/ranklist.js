@@ -93,6 +93,8 @@ export class RankList {
       value.textContent = percent(int4[candidate]);
       this.#places[candidate] = place;
     });
+    // the elements stay where they are in the document; who listens to the list hears it in this order
+    this.list.setAttribute('aria-owns', order.map((candidate) => `ad-${candidate}`).join(' '));
     this.#order = order;
     if (first) this.choose(order[0], false);
   }

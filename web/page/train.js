@@ -16,6 +16,7 @@ export class Training {
   /** @type {import('./engine.js').Engine} */ engine;
   /** @type {AbortController | null} */ #running = null;
   #loaded = false;
+  #packing = false;
   #goal = EPOCHS;
 
   /** @param {(file: Uint8Array, note: string) => Promise<void>} rankWith puts a packed model into the ranking above */
@@ -33,8 +34,8 @@ export class Training {
     this.rate = h('input', { type: 'range', id: 'train-rate', min: -3.5, max: -0.5, step: 0.05, value: Math.log10(RATE), oninput: () => this.#rated() });
     this.go = h('button', { type: 'button', class: 'primary', id: 'train-go', onclick: () => this.#toggle() }, 'Train');
     this.again = h('button', { type: 'button', id: 'train-reset', onclick: () => this.reset() }, 'Start over');
-    this.save = h('button', { type: 'button', id: 'train-save', onclick: () => this.#packed((file) => download('trained-here.int4.safetensors', new Blob([file]))) }, 'Download the packed model');
-    this.use = h('button', { type: 'button', id: 'train-use', onclick: () => this.#packed((file) => this.rankWith(file, `trained here for ${count(this.epoch, 1)} epochs`)) }, 'Rank with it above');
+    this.save = h('button', { type: 'button', id: 'train-save', onclick: () => this.#packed((file) => download(`trained-here.${this.#name().toLowerCase()}.safetensors`, new Blob([file]))) }, 'Download the packed model');
+    this.use = h('button', { type: 'button', id: 'train-use', onclick: () => this.#packed((file, epoch) => this.rankWith(file, `trained here for ${count(epoch, 1)} epochs`)) }, 'Rank with it above');
     this.state = h('p', { class: 'train-state', role: 'status' });
     this.bar = h('progress', { max: EPOCHS, value: 0, 'aria-label': 'Epochs trained' });
     this.story = h('p', { class: 'story', id: 'story' });
@@ -99,11 +100,11 @@ export class Training {
     const running = this.#running !== null;
     // figures that change all the time are not read out
     this.state.setAttribute('aria-live', running ? 'off' : 'polite');
-    this.go.disabled = this.broken;
+    this.go.disabled = this.broken || this.#packing;
     this.go.textContent = running ? 'Pause' : this.epoch > 0 ? 'Train on' : 'Train';
     this.again.disabled = !running && !this.broken && this.epoch === 0;
-    this.save.disabled = running || this.broken || this.epoch === 0;
-    this.use.disabled = running || this.broken || this.epoch === 0;
+    this.save.disabled = running || this.#packing || this.broken || this.epoch === 0;
+    this.use.disabled = this.save.disabled;
   }
 
   #toggle() {
@@ -198,14 +199,21 @@ export class Training {
     this.story.textContent = story(int4, fp32, this.#name());
   }
 
+  /** Packs the rounded model and hands it on. Where handing it on fails, the training goes on. @param {(file: Uint8Array, epoch: number) => any} give */
   async #packed(give) {
-    this.save.disabled = true;
-    this.use.disabled = true;
+    const { engine, curves, epoch } = this;
+    this.#packing = true;
+    this.#buttons();
+    let file = null;
     try {
-      await give(await this.engine.call('train.pack'));
+      file = await engine.call('train.pack');
+      await give(file, epoch);
     } catch (error) {
-      this.#done(sentence(error.message), true);
+      // another engine, or another training, has begun meanwhile
+      const same = engine === this.engine && curves === this.curves && !(error instanceof Cancelled);
+      if (same) this.#done(sentence(error.message), file === null);
     }
+    this.#packing = false;
     this.#buttons();
   }
 }

@@ -33,6 +33,12 @@ function shown(text) {
   }
 }
 
+/** Bytes of a file, -1 for what is none, null for what is gone meanwhile. @param {any} handle */
+async function sizeOf(handle) {
+  if (handle.kind !== 'file') return -1;
+  return handle.getFile().then(({ size }) => size, () => null);
+}
+
 /** The complete files, and how much room there is. */
 export async function list() {
   if (!navigator.storage?.getDirectory) return { models: [], room: null };
@@ -41,7 +47,8 @@ export async function list() {
   for await (const [id, handle] of kept.entries()) {
     const facts = parsed(id);
     if (writing.has(id)) continue;
-    const size = handle.kind === 'file' ? (await handle.getFile()).size : -1;
+    const size = await sizeOf(handle);
+    if (size === null) continue;
     if (facts && facts.size === size) models.push({ id, name: facts.name, size });
     else await kept.removeEntry(id, { recursive: true }).catch(() => {});
   }
@@ -64,11 +71,13 @@ export async function opened(id) {
 }
 
 /**
- * The id of a complete file from this source, in this version (any version where none is given); null where there is none.
+ * The id of a complete file from this source, in this version (any version where none is given); null where there is none,
+ * and where the browser refuses its storage.
  * @param {string} source @param {string} [stamp]
  */
 export async function find(source, stamp) {
-  for (const { id } of (await list()).models) {
+  const { models } = await list().catch(() => ({ models: [] }));
+  for (const { id } of models) {
     const facts = parsed(id);
     if (facts?.source === digest(source) && (stamp === undefined || facts.stamp === digest(stamp))) return id;
   }
@@ -82,6 +91,7 @@ const writing = new Set();
 export class Keeper {
   /** @type {any} */ #handle = null;
   #id = '';
+  #source = '';
   #at = 0;
   /** @type {string | null} why the file is not kept */
   trouble = null;
@@ -91,20 +101,20 @@ export class Keeper {
     const keeper = new Keeper();
     try {
       if (!navigator.storage?.getDirectory) throw new Error('this browser keeps no files for pages');
-      const { room } = await list();
+      const { models, room } = await list();
+      const id = key(file);
+      if (models.some((kept) => kept.id === id)) return keeper;
       if (room !== null && room < file.size) throw new Error('the browser offers too little room');
       const kept = await folder();
-      const id = key(file);
-      for await (const other of kept.keys()) {
-        if (other.startsWith(`${digest(file.source)}-`)) await kept.removeEntry(other);
-      }
+      keeper.#id = id;
+      keeper.#source = digest(file.source);
+      writing.add(id);
       const handle = await kept.getFileHandle(id, { create: true });
       keeper.#handle = await handle.createSyncAccessHandle();
       keeper.#handle.truncate(0);
-      keeper.#id = id;
-      writing.add(id);
     } catch (error) {
       keeper.trouble = error.message;
+      keeper.#close();
     }
     return keeper;
   }
@@ -118,20 +128,39 @@ export class Keeper {
       this.#at += written;
     } catch (error) {
       this.trouble = error.message;
-      this.#handle.close();
-      this.#handle = null;
+      this.#close();
     }
   }
 
-  /** Ends the writing; a file that is not wanted after all is removed. @param {boolean} wanted */
-  async end(wanted) {
-    const began = this.#id !== '';
-    if (this.#handle) {
-      this.#handle.flush();
-      this.#handle.close();
-      this.#handle = null;
+  /** Lets go of the file; what fails is trouble. */
+  #close() {
+    const handle = this.#handle;
+    this.#handle = null;
+    for (const step of ['flush', 'close']) {
+      try {
+        handle?.[step]();
+      } catch (error) {
+        this.trouble ??= error.message;
+      }
     }
-    writing.delete(this.#id);
-    if (began && (!wanted || this.trouble)) await (await folder()).removeEntry(this.#id).catch(() => {});
+  }
+
+  /** Ends the writing: a file that is whole takes the place of other versions, one that is not wanted after all is removed. @param {boolean} wanted */
+  async end(wanted) {
+    if (this.#id === '') return;
+    this.#close();
+    try {
+      const kept = await folder();
+      const whole = wanted && !this.trouble;
+      const gone = [];
+      for await (const id of kept.keys()) {
+        if (whole ? id !== this.#id && id.startsWith(`${this.#source}-`) : id === this.#id) gone.push(id);
+      }
+      for (const id of gone) await kept.removeEntry(id).catch(() => {});
+    } catch (error) {
+      this.trouble ??= error.message;
+    } finally {
+      writing.delete(this.#id);
+    }
   }
 }

@@ -1,6 +1,6 @@
 // A visitor's own packed model: read in pieces from a file, an address or the kept files, straight onto the device.
 
-import { pieces, state } from './worker-state.js';
+import { pieces, state, Stopped, Turns } from './worker-state.js';
 import * as cache from './worker-cache.js';
 
 const PIECE = 4 << 20;
@@ -8,11 +8,38 @@ const BATCH = 1024;
 
 /** @type {any} the visitor's model, while one is open */
 let scorer = null;
+const turns = new Turns();
+/** Grows whenever the model is to be replaced: work with the old one ends. */
+let wanted = 0;
 
-/** @returns {any} */
-export function current() {
-  if (!scorer) throw new Error('no model is open: open one first');
-  return scorer;
+/**
+ * Work with the open model, which nobody frees meanwhile. It ends at its next `check` when another model takes the place.
+ * @template T
+ * @param {import('./worker-state.js').Job} job
+ * @param {(scorer: any, job: import('./worker-state.js').Job) => Promise<T>} work
+ * @returns {Promise<T>}
+ */
+export function using(job, work) {
+  const mine = wanted;
+  const check = () => {
+    job.check();
+    if (mine !== wanted) throw new Stopped();
+  };
+  return turns.take(async () => {
+    check();
+    if (!scorer) throw new Error('no model is open: open one first');
+    return work(scorer, { ...job, check });
+  });
+}
+
+/** Puts a model, or none, in the open one's place, as soon as nobody works with that. @param {any} next */
+function replace(next) {
+  wanted += 1;
+  return turns.take(async () => {
+    const old = scorer;
+    scorer = next;
+    old?.free();
+  });
 }
 
 /**
@@ -58,14 +85,18 @@ async function fromUrl(text, job) {
     throw new Error(`${name} could not be fetched: the address is wrong, there is no connection, or its server lets no other page read it (CORS)`);
   }
   if (!response.ok) throw new Error(`${name} could not be fetched: the server answered ${response.status}`);
-  // What is compressed on the way has another length there than here; then the file's own header tells.
-  const size = response.headers.get('content-encoding') ? 0 : Number(response.headers.get('content-length'));
-  const stamp = ['etag', 'last-modified', 'content-length'].map((name) => response.headers.get(name)).find(Boolean) ?? '';
-  const kept = await cache.find(url, stamp);
+  // What is compressed on the way has another length there than here, and other servers need not say whether it is; then
+  // the file's own header tells.
+  const foreign = new URL(response.url || url).origin !== self.location.origin;
+  const size = foreign || response.headers.get('content-encoding') ? 0 : Number(response.headers.get('content-length'));
+  const version = response.headers.get('etag') || response.headers.get('last-modified');
+  const kept = version && await cache.find(url, version);
   if (kept) {
     own.abort();
     return fromCache(kept);
   }
+  // without a version every fetch is another one
+  const stamp = version || `fetched ${Date.now()}`;
   return { name, size, stream: response.body, keep: { source: url, stamp }, from: 'address' };
 }
 
@@ -127,13 +158,10 @@ export async function open(given, job) {
   const began = performance.now();
   const source = given.file ? await fromFile(given.file) : given.kept ? await fromCache(given.kept) : await fromUrl(given.url, job);
   const { model, trouble } = await carried(source, job);
-  close();
-  scorer = model;
-  return { name: source.name, from: source.from, trouble, model: JSON.parse(scorer.describe()), ms: performance.now() - began };
+  const facts = JSON.parse(model.describe());
+  await replace(model);
+  return { name: source.name, from: source.from, trouble, model: facts, ms: performance.now() - began };
 }
 
 /** Gives the device's memory back. */
-export function close() {
-  scorer?.free();
-  scorer = null;
-}
+export const close = () => replace(null);

@@ -1,7 +1,7 @@
 // Scoring a file of rows with the visitor's model: read in pieces, unpacked on the way where it is gzip.
 
 import { breathe, pieces, state } from './worker-state.js';
-import { current } from './worker-models.js';
+import { using } from './worker-models.js';
 
 const PIECE = 1 << 20;
 const FIRST = 12;
@@ -50,8 +50,11 @@ async function unpacked(file, passed) {
  * @param {{file: File}} given
  * @param {import('./worker-state.js').Job} job
  */
-export async function scoreRows({ file }, job) {
-  const scorer = current();
+export function scoreRows({ file }, job) {
+  return using(job, (scorer, checked) => scored(scorer, file, checked));
+}
+
+async function scored(scorer, file, job) {
   const probabilities = new Growing();
   const labels = new Growing();
   const all = new Uint32Array(BINS);

@@ -7,6 +7,9 @@ export const state = {
   device: 'auto',
 };
 
+/** That the engine stopped and nobody said why. @param {string} device */
+export const ended = (device) => `the engine stopped unexpectedly${device === 'cpu' ? '' : '; on a GPU, its device may be lost'}`;
+
 /** Thrown between two pieces of work when the request was cancelled. */
 export class Stopped extends Error {}
 

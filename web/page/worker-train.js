@@ -1,6 +1,6 @@
 // Two trainers in turns: full FP32 weights and rounded ones, the same clicks in the same order.
 
-import { breathe, state } from './worker-state.js';
+import { breathe, state, Turns } from './worker-state.js';
 
 /** A turn of both should take about this long, in milliseconds. */
 const TURN = 160;
@@ -13,14 +13,14 @@ let steps = 8;
 /** Steps between two validations. */
 let every = 100;
 let untilEvaluation = 0;
-/** @type {Promise<any>} the run in progress, so that nothing else calls a trainer meanwhile */
-let idle = Promise.resolve();
+const turns = new Turns();
 /** @type {number | null} a step size to be set between two turns: a trainer takes one call at a time */
 let wantedRate = null;
 
 /** Makes both trainers. @param {{settings: {bits: number, period: number, learning_rate: number}}} given */
-export async function load({ settings }, job) {
-  await idle;
+export const load = ({ settings }, job) => turns.take(() => loaded(settings, job));
+
+async function loaded(settings, job) {
   free();
   const fp32 = await state.dqrm.Trainer.load(state.device, JSON.stringify({ ...settings, bits: null }));
   job.progress('loading the rounded model…');
@@ -35,15 +35,12 @@ export async function load({ settings }, job) {
 }
 
 /** Trains until cancelled or until `epochs` are done, telling every turn. @param {{epochs: number}} given */
-export function run({ epochs }, job) {
-  const trainers = pair;
-  if (!trainers) throw new Error('no model to train: press reset');
-  const result = turns(trainers, epochs, job);
-  idle = result.catch(() => {});
-  return result;
-}
+export const run = ({ epochs }, job) => turns.take(() => trained(epochs, job));
 
-async function turns({ int4, fp32 }, epochs, job) {
+async function trained(epochs, job) {
+  job.check();
+  if (!pair) throw new Error('no model to train: press “Start over”');
+  const { int4, fp32 } = pair;
   for (let epoch = 0; epoch < epochs;) {
     if (wantedRate !== null) {
       int4.set_learning_rate(wantedRate);
@@ -80,14 +77,16 @@ export async function rate({ value }) {
 }
 
 /** The rounded model as a packed file. */
-export async function pack() {
-  await idle;
-  if (!pair) throw new Error('no model to pack: train first');
-  return pair.int4.pack();
+export function pack() {
+  return turns.take(async () => {
+    if (!pair) throw new Error('no model to pack: train first');
+    return pair.int4.pack();
+  });
 }
 
 function free() {
-  pair?.int4.free();
-  pair?.fp32.free();
+  const old = pair;
   pair = null;
+  old?.int4.free();
+  old?.fp32.free();
 }

@@ -1,7 +1,7 @@
 // The worker: everything that is compiled from Rust runs here, so that the page never waits.
 // Requests are {id, op, given}, answers {id, value} or {id, error}, progress {id, progress}, and {cancel: id} ends one.
 
-import { state, Stopped } from './worker-state.js';
+import { ended, state, Stopped } from './worker-state.js';
 import * as rank from './worker-rank.js';
 import * as models from './worker-models.js';
 import * as rows from './worker-rows.js';
@@ -93,8 +93,17 @@ async function answer({ id, op, given }) {
 
 /** An error as one sentence. A trap in WebAssembly says nothing that helps a reader. */
 function sentence(error) {
-  if (error instanceof WebAssembly.RuntimeError) return 'the engine stopped unexpectedly; on a GPU, its device may be lost';
+  if (error instanceof WebAssembly.RuntimeError) return globalThis.dqrmPanic ?? ended(state.device);
   return error?.message || String(error);
+}
+
+// A mistake in the library leaves what was asked open for ever: the page hears the sentence, and may begin anew.
+for (const kind of ['error', 'unhandledrejection']) {
+  addEventListener(kind, (event) => {
+    if (!globalThis.dqrmPanic) return;
+    event.preventDefault();
+    postMessage({ died: globalThis.dqrmPanic });
+  });
 }
 
 onmessage = ({ data }) => {

@@ -53,6 +53,42 @@ export const tests = [
     },
   },
   {
+    name: 'the list keeps the focus when a kernel is chosen, and Escape goes where something can be done',
+    gpu: 'none',
+    allows: [/No available adapters/],
+    run: async ({ page, base }) => {
+      await opened({ page, base });
+      const focused = () => page.evaluate(() => document.activeElement.id);
+      for (const key of ['Enter', ' ']) {
+        const name = await page.evaluate(() => {
+          const other = document.querySelector('.kernels [aria-selected="false"]');
+          other.focus();
+          return other.dataset.name;
+        });
+        await page.keyboard.press(key);
+        assert.equal(await page.textContent('#lab-name'), name);
+        assert.equal(await focused(), `kernel-${name}`);
+      }
+      assert.ok(await page.isDisabled('#lab-run'));
+      await page.focus('#lab-text');
+      await page.keyboard.press('Escape');
+      assert.equal(await focused(), 'lab-search');
+    },
+  },
+  {
+    name: 'a case without a result is not called a difference',
+    run: async ({ page, base }) => {
+      await page.route('**/worker.js', async (route) => {
+        const response = await route.fetch();
+        const silent = "{ compiled: true, errors: [], cases: [{ name: 'one', passed: true, message: '' }, { name: 'two', passed: false, message: 'the device gave no answer within 20 s: a loop may never end, or the work is too much for it' }] }";
+        await route.fulfill({ response, body: (await response.text()).replace('check: checkKernel', `check: () => (${silent})`) });
+      });
+      await opened({ page, base });
+      assert.match(await ran(page), /not every case came to a result.*On the case two, the device gave no answer within 20 s/);
+      assert.equal(await page.locator('#lab-results td:text-is("differs")').count(), 0);
+    },
+  },
+  {
     name: 'in the editor Tab indents and Escape leaves',
     run: async ({ page, base }) => {
       await opened({ page, base });

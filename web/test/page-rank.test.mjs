@@ -24,6 +24,7 @@ export const tests = [
       assert.equal(first.length, 128);
       const values = first.map(({ p }) => parseFloat(p));
       assert.deepEqual(values, [...values].sort((a, b) => b - a));
+      assert.equal(await page.getAttribute('#ads', 'aria-owns'), first.map(({ id }) => id).join(' '));
       assert.ok(values[0] > values[127], 'all probabilities are equal');
 
       const before = await shown(page);
@@ -102,6 +103,55 @@ export const tests = [
       await changed(page, before);
       await page.waitForFunction(() => document.querySelector('#where').textContent === 'CPU');
       assert.equal(await page.locator('#notice-failed').count(), 0);
+    },
+  },
+  {
+    name: 'an interest that stands twice in the address counts once',
+    run: async ({ page, base }) => {
+      await opened({ page, base }, '?device=cpu#interests=films,travel');
+      const once = await shown(page);
+      await page.goto('about:blank');
+      await opened({ page, base }, '?device=cpu#interests=travel,films,films,travel,films');
+      assert.equal(await shown(page), once);
+    },
+  },
+  {
+    name: 'another device ranks for the same visitor, Reset gives the first one, and nothing speaks of the old engine’s model',
+    run: async ({ page, base }) => {
+      await opened({ page, base }, '?device=cpu');
+      const first = await shown(page);
+      await page.check('.chip input >> nth=6', { force: true });
+      await changed(page, first);
+      const second = await shown(page);
+      await page.evaluate(async () => (await import('/widgets.js')).notice('trained', 'A model that was trained here.'));
+      await page.evaluate(() => { document.querySelector('#timing').textContent = ''; });
+      await page.selectOption('#device', 'auto');
+      await page.waitForSelector('#timing b');
+      assert.equal(await page.locator('#notice-trained').count(), 0);
+      assert.equal(await shown(page), second);
+      await page.click('#visitor button:has-text("Reset")');
+      await changed(page, second);
+      assert.equal(await shown(page), first);
+    },
+  },
+  {
+    name: 'a mistake in the library is told in its own words, and trying again helps',
+    run: async ({ page, base }) => {
+      await page.route('**/worker.js', async (route) => {
+        const response = await route.fetch();
+        const panic = `
+          new BroadcastChannel('test').onmessage = () => {
+            globalThis.dqrmPanic = 'dqrm stopped by a mistake of its own: here';
+            throw new WebAssembly.RuntimeError('unreachable');
+          };\n`;
+        await route.fulfill({ response, body: await response.text() + panic });
+      });
+      await opened({ page, base }, '?device=cpu');
+      await page.evaluate(() => new BroadcastChannel('test').postMessage('panic'));
+      await page.waitForSelector('#notice-failed');
+      assert.equal(await page.textContent('#notice-failed p'), 'Dqrm stopped by a mistake of its own: here.');
+      await page.click('#notice-failed button:has-text("again")');
+      await page.waitForFunction(() => !document.querySelector('#notice-failed') && /CPU engine/.test(document.querySelector('#status').textContent));
     },
   },
   ...['none', 'absent'].map((gpu) => ({

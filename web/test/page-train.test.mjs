@@ -56,6 +56,48 @@ export const tests = [
     },
   },
   {
+    name: 'a model is packed, trained and loaded in turns, however they are asked for',
+    timeout: 120,
+    run: async ({ page, base }) => {
+      await opened({ page, base });
+      const found = await page.evaluate(async () => {
+        const { Engine } = await import('/engine.js');
+        const engine = new Engine('gpu', () => {});
+        await engine.call('start', { device: 'gpu' });
+        const settings = { bits: 4, period: 10_000, learning_rate: 0.01 };
+        await engine.call('train.load', { settings });
+        const run = () => engine.call('train.run', { epochs: 1e-9 });
+        const asked = [run(), engine.call('train.pack'), run(), engine.call('train.pack'), engine.call('train.load', { settings }), run(), engine.call('train.pack')];
+        const answers = await Promise.allSettled(asked);
+        engine.close();
+        return answers.map(({ status, reason, value }) => (status === 'rejected' ? reason.message : value.length > 1000 ? 'packed' : value.finished ? 'trained' : 'loaded'));
+      });
+      assert.deepEqual(found, ['trained', 'packed', 'trained', 'packed', 'loaded', 'trained', 'packed']);
+    },
+  },
+  {
+    name: 'a packed model that cannot be ranked with is said, and the training goes on',
+    run: async ({ page, base }) => {
+      await page.route('**/worker-rank.js', async (route) => {
+        const response = await route.fetch();
+        await route.fulfill({ response, body: (await response.text()).replace('use({ file, name }, job) {', "use({ file, name }, job) { if (file) throw new Error('there is no room for it');") });
+      });
+      await opened({ page, base });
+      await page.selectOption('#train-bits', '8');
+      await page.click('#train-go');
+      await reached(page, 1);
+      await page.click('#train-go');
+      await page.waitForFunction(() => /Paused/.test(document.querySelector('.train-state').textContent));
+      await page.click('#train-use');
+      await page.waitForFunction(() => /There is no room for it\./.test(document.querySelector('.train-state').textContent));
+      const [saved] = await Promise.all([page.waitForEvent('download'), page.click('#train-save')]);
+      assert.equal(saved.suggestedFilename(), 'trained-here.int8.safetensors');
+      const before = await steps(page);
+      await page.click('#train-go');
+      await reached(page, before + 1);
+    },
+  },
+  {
     name: 'a learning rate that is too large is said in one sentence, and starting over helps',
     run: async ({ page, base }) => {
       await opened({ page, base });
