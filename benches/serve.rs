@@ -5,7 +5,8 @@
 //! ```
 //!
 //! A request has 1 to `--rows` rows, dense features and categories as tensors, drawn anew from a pool; one in twenty is a bad
-//! body of one of several kinds, which must be refused as such. Without `--model`, the small model of the tests is served.
+//! body of one of several kinds, which must be refused with 400. A 503 is counted as told to come again, any other answer is an
+//! error, which ends the program as one. Without `--model`, the small model of the tests is served.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
@@ -48,6 +49,7 @@ struct Seen {
     rows: u64,
     refused: u64,
     errors: u64,
+    /// Told to come again, with 503.
     busy: u64,
 }
 

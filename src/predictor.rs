@@ -44,6 +44,9 @@ pub struct Predictor {
 }
 
 impl Predictor {
+    /// The fewest samples of a plan whose logits [`Predictor::regular`] can make independent of each other.
+    pub const REGULAR: usize = packed_matmul::FEW + 1;
+
     /// Loads a model for batches of up to `batch` samples; large models get smaller ones
     /// ([`Predictor::batch`]). On the CPU engine the tables stay where they are in `packed`.
     ///
@@ -113,10 +116,11 @@ impl Predictor {
     }
 
     /// From now on, what a sample's logit is does not depend on the samples beside it. The CPU engine has a quicker way for a
-    /// few samples, with other sums; it is then not taken, and small batches are filled up instead.
+    /// few samples, with other sums; it is then not taken, and small batches are filled up instead. That needs room for
+    /// [`Predictor::REGULAR`] samples.
     pub fn regular(mut self) -> Predictor {
         if self.device.engine == "cpu" {
-            self.least = (packed_matmul::FEW + 1).min(self.capacity.samples);
+            self.least = Predictor::REGULAR.min(self.capacity.samples);
         }
         self
     }

@@ -22,6 +22,7 @@ mod batches;
 mod content;
 mod guard;
 mod inputs;
+mod lent;
 mod model;
 mod page;
 mod patient;
@@ -36,8 +37,8 @@ use patient::Patient;
 const HEADER_TIME: Duration = Duration::from_secs(30);
 /// Bytes of a request's first line and headers.
 const HEADER_BYTES: usize = 1 << 16;
-/// What is still being answered when the server stops gets this time.
-const LAST_ANSWERS: Duration = Duration::from_secs(10);
+/// What is still being answered when the server stops gets the time of a request, but no more than this.
+const LAST_ANSWERS: Duration = Duration::from_secs(30);
 
 /// What is served, to whom, and how much at once.
 #[derive(Debug, Clone)]
@@ -52,7 +53,7 @@ pub struct Settings {
     pub host: IpAddr,
     /// The port; 0 takes a free one.
     pub port: u16,
-    /// The most samples of one batch.
+    /// The most samples of one batch; at least [`Predictor::REGULAR`](crate::predictor::Predictor::REGULAR) are taken.
     pub batch: usize,
     /// How long the first request of a batch that is not full waits for others.
     pub batch_wait: Duration,
@@ -102,7 +103,7 @@ pub struct Server {
 pub struct Stopper(watch::Sender<bool>);
 
 impl Stopper {
-    /// Takes no more connections and lets requests that have begun end. False when that was said before.
+    /// Takes no more connections and lets requests that have begun end, within [`Settings::timeout`] and 30 seconds. False when that was said before.
     pub fn stop(&self) -> bool {
         !self.0.send_replace(true)
     }
@@ -186,7 +187,7 @@ impl Server {
         }
         drop(listener);
         let all = slots.acquire_many(most as u32);
-        if tokio::time::timeout(LAST_ANSWERS, all).await.is_err() {
+        if tokio::time::timeout(settings.timeout.min(LAST_ANSWERS), all).await.is_err() {
             log::warn!("some requests did not end in time");
         }
         Ok(())

@@ -21,7 +21,8 @@ Examples:
     '{\"inputs\": [{\"name\": \"rows\", \"datatype\": \"BYTES\", \"shape\": [1], \"data\": [\"a line as dqrm predict reads it\"]}]}'
 
 The server speaks the Open Inference Protocol, version 2, in JSON; docs/FORMATS.md describes the tensors. It answers this
-computer alone unless --host says otherwise, and knows no encryption and no passwords. Ctrl-C lets requests end that have begun.";
+computer alone unless --host says otherwise, and knows no encryption and no passwords. Ctrl-C lets requests
+end that have begun, for as long as --timeout says, but no longer than 30 seconds.";
 
 /// Settings of `dqrm serve`.
 #[derive(Debug, Clone, Args)]
@@ -59,7 +60,7 @@ pub struct ServeArgs {
     /// Requests that wait for the model; more are told to come again
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = count(1, 1 << 20), help_heading = "Requests")]
     pub queue: u64,
-    /// Rows that are predicted together; large models take fewer
+    /// Rows that are predicted together, at least 5; large models take fewer
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = count(1, 1 << 20), help_heading = "Requests")]
     pub batch: u64,
     /// Microseconds that a request waits for others to come into its batch

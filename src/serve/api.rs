@@ -2,7 +2,7 @@
 
 use super::Settings;
 use super::content::{Bulk, Content, accepts_gzip};
-use super::guard::guard;
+use super::guard::{Rules, guard};
 use super::inputs::{MODEL, shown};
 use super::model::Model;
 use super::page::{self, Page};
@@ -10,6 +10,7 @@ use super::refused::{Refused, json};
 use crate::error::{Error, Result};
 use axum::Router;
 use axum::body::{Body, HttpBody};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path as Part, State};
 use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::http::{Method, StatusCode, Uri};
@@ -28,8 +29,9 @@ use tokio::time::timeout;
 
 /// Bodies together may be so many times the size of one.
 const BODIES: usize = 32;
-/// Bytes of a body that are asked for together.
-const SHARE: usize = 1 << 16;
+/// Bytes of a body that are counted together. Each connection has one such share besides, so that bodies which hardly came do
+/// not keep others from coming.
+const SHARE: usize = 1 << 10;
 /// Larger bodies are read in a thread of their own.
 const LARGE: usize = 1 << 15;
 
@@ -47,6 +49,9 @@ pub(super) struct Served {
 
 type Answer = std::result::Result<Response, Refused>;
 
+/// The name of a model in a path.
+type Name = std::result::Result<Part<String>, PathRejection>;
+
 impl Served {
     /// Opens the page and loads the model.
     ///
@@ -54,14 +59,16 @@ impl Served {
     /// A folder without a page, a model that cannot be loaded.
     pub(super) fn open(settings: &Settings) -> Result<Served> {
         let page = Page::open(settings.page.as_deref())?;
-        let model = settings.model.as_deref().map(|path| Model::load(path, settings)).transpose()?;
+        // before it is loaded: a file that is put in its place meanwhile then counts as another
         let file = settings.model.as_ref().map(|path| {
             let meta = std::fs::metadata(path).map_err(Error::io("read", path))?;
             Ok((path.clone(), page::tag(&meta)))
         });
-        let room = BODIES * settings.max_body.div_ceil(SHARE);
+        let file = file.transpose()?;
+        let model = settings.model.as_deref().map(|path| Model::load(path, settings)).transpose()?;
+        let room = (BODIES * settings.max_body.div_ceil(SHARE)).saturating_add(settings.max_connections);
         let room = Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS)));
-        Ok(Served { page, model, file: file.transpose()?, max_body: settings.max_body, timeout: settings.timeout, room })
+        Ok(Served { page, model, file, max_body: settings.max_body, timeout: settings.timeout, room })
     }
 
     fn model(&self, name: &str) -> Result<&Model, Refused> {
@@ -74,6 +81,7 @@ impl Served {
 
 /// Everything that is answered. `loopback`: to this computer alone.
 pub(super) fn router(served: Arc<Served>, loopback: bool) -> Router {
+    let rules = Rules { loopback, discarded: served.max_body.saturating_mul(2) };
     Router::new()
         .route("/v2", get(server))
         .route("/v2/health/live", get(async || json(&value!({ "live": true }))))
@@ -84,7 +92,7 @@ pub(super) fn router(served: Arc<Served>, loopback: bool) -> Router {
         .route("/model.safetensors", get(model_file))
         .fallback(file)
         .method_not_allowed_fallback(async || other_method())
-        .layer(from_fn_with_state(loopback, guard))
+        .layer(from_fn_with_state(rules, guard))
         .with_state(served)
 }
 
@@ -97,13 +105,25 @@ async fn server() -> Response {
 }
 
 async fn ready(State(served): State<Arc<Served>>) -> Response {
-    let ready = served.model.as_ref().is_none_or(Model::ready);
+    let ready = match &served.model {
+        Some(model) => answers(&served, model).await,
+        None => true,
+    };
     state(ready, json(&value!({ "ready": ready })))
 }
 
-async fn model_ready(State(served): State<Arc<Served>>, Part(name): Part<String>) -> Answer {
-    let ready = served.model(&name)?.ready();
+async fn model_ready(State(served): State<Arc<Served>>, name: Name) -> Answer {
+    let ready = answers(&served, served.model(&named(name)?)?).await;
     Ok(state(ready, json(&value!({ "name": MODEL, "ready": ready }))))
+}
+
+/// True when the model answers within the time that a request has.
+async fn answers(served: &Served, model: &Model) -> bool {
+    timeout(served.timeout, model.ready()).await.unwrap_or(false)
+}
+
+fn named(name: Name) -> Result<String, Refused> {
+    name.map(|Part(name)| name).map_err(|_| Refused::bad("the model's name in the path is not UTF-8"))
 }
 
 fn state(ready: bool, mut response: Response) -> Response {
@@ -113,23 +133,31 @@ fn state(ready: bool, mut response: Response) -> Response {
     response
 }
 
-async fn metadata(State(served): State<Arc<Served>>, Part(name): Part<String>) -> Answer {
-    Ok(json(&served.model(&name)?.metadata()))
+async fn metadata(State(served): State<Arc<Served>>, name: Name) -> Answer {
+    Ok(json(&served.model(&named(name)?)?.metadata()))
 }
 
-async fn infer(State(served): State<Arc<Served>>, Part(name): Part<String>, headers: HeaderMap, body: Body) -> Answer {
+async fn infer(State(served): State<Arc<Served>>, name: Name, headers: HeaderMap, body: Body) -> Answer {
+    let name = named(name)?;
     served.model(&name)?;
     if headers.contains_key("inference-header-content-length") {
         return Err(Refused::bad("values in binary form are not taken; give every input its `data`"));
     }
     let late = |_| Refused::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time");
     let (body, room) = timeout(served.timeout, collect(&served, body)).await.map_err(late)??;
-    let asked = if body.len() > LARGE {
+    let (asked, room) = if body.len() > LARGE {
         let (served, name) = (served.clone(), name.clone());
-        let read = tokio::task::spawn_blocking(move || served.model(&name)?.read(&body)).await;
-        read.map_err(|_| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "the request could not be read"))??
+        // the room goes where the body goes: a client that leaves ends this task, but not the thread that reads
+        let read = move || {
+            let asked = served.model(&name).and_then(|model| model.read(&body));
+            drop(body);
+            (asked, room)
+        };
+        let read = tokio::task::spawn_blocking(read).await;
+        let (asked, room) = read.map_err(|_| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "the request could not be read"))?;
+        (asked?, room)
     } else {
-        served.model(&name)?.read(&body)?
+        (served.model(&name)?.read(&body)?, room)
     };
     let answer = timeout(served.timeout, served.model(&name)?.infer(asked)).await;
     drop(room);

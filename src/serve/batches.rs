@@ -48,7 +48,7 @@ pub struct Loaded {
 /// How requests become batches.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
-    /// The most samples of a batch.
+    /// The most samples of a batch, where it is not less than what regular answers need.
     pub(super) batch: usize,
     /// How long the first request of a batch that is not full waits for others.
     pub(super) wait: Duration,
@@ -60,7 +60,7 @@ pub(super) struct Rules {
 pub(super) fn start(packed: Packed, device: Device, rules: Rules) -> Result<(Queue, Loaded)> {
     let (sender, jobs) = sync_channel(rules.queue);
     let (loaded, first) = sync_channel(1);
-    let run = move || match block_on(Predictor::load(&packed, &device, rules.batch)) {
+    let run = move || match block_on(Predictor::load(&packed, &device, rules.batch.max(Predictor::REGULAR))) {
         Ok(predictor) => {
             let predictor = predictor.regular();
             let about = Loaded { device: predictor.device().clone(), batch: predictor.batch(), bytes: predictor.device_bytes() };
@@ -163,6 +163,19 @@ fn append(to: &mut Block, from: &Block, start: usize, count: usize, tables: usiz
     to.dense.extend_from_slice(&from.dense[start * dense..(start + count) * dense]);
     to.ids.extend_from_slice(&from.ids[first as usize..last as usize]);
     to.offsets.extend(offsets[1..].iter().map(|end| end - first + shift));
+}
+
+/// A queue whose requests get these answers, one after the other; then its thread is gone.
+#[cfg(test)]
+pub(super) fn scripted(answers: Vec<Answer>) -> Queue {
+    let (sender, jobs) = sync_channel::<Job>(8);
+    std::thread::spawn(move || {
+        for (answer, job) in answers.into_iter().zip(&jobs) {
+            assert!(job.block.samples > 0 && job.reply.send(answer).is_ok());
+        }
+        drop(jobs.recv()); // taken, but never answered
+    });
+    Queue(sender)
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Whom the server answers, and what its answers tell a browser.
 
+use super::lent::Lent;
 use super::refused::Refused;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode, Uri};
@@ -22,12 +24,28 @@ const HEADERS: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-/// Answers only those who may ask, and adds the headers that every answer has. `loopback`: only this computer is answered.
-pub(super) async fn guard(State(loopback): State<bool>, request: Request, next: Next) -> Response {
-    let mut response = match refuse(loopback, request.method(), request.uri(), request.headers()) {
+/// What holds for all requests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    /// Only this computer is answered.
+    pub(super) loopback: bool,
+    /// The most bytes of a refused body that are read and forgotten before the answer.
+    pub(super) discarded: usize,
+}
+
+/// Answers only those who may ask, and adds the headers that every answer has.
+pub(super) async fn guard(State(rules): State<Rules>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let (body, expects) = (Lent::new(body), parts.headers.contains_key(header::EXPECT));
+    let mut response = match refuse(rules.loopback, &parts.method, &parts.uri, &parts.headers) {
         Some(refused) => refused.into_response(),
-        None => next.run(request).await,
+        None => next.run(Request::from_parts(parts, Body::new(body.clone()))).await,
     };
+    let status = response.status();
+    let failed = (status.is_client_error() || status.is_server_error()) && status != StatusCode::REQUEST_TIMEOUT;
+    if failed && (body.begun() || !expects) {
+        body.discard(rules.discarded).await;
+    }
     for (name, value) in HEADERS {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }

@@ -10,10 +10,12 @@ use crate::data::values::Values;
 use crate::error::Result;
 use crate::packed::Manifest;
 use axum::http::StatusCode;
-use serde::Deserialize;
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::io::Cursor;
+use std::marker::PhantomData;
 
 /// The name of the one model.
 pub(super) const MODEL: &str = "dqrm";
@@ -61,15 +63,15 @@ impl Output {
 struct Body<'a> {
     id: Option<String>,
     #[serde(borrow)]
-    inputs: Vec<Tensor<'a>>,
+    inputs: Few<Tensor<'a>, 4>,
     #[serde(default)]
-    outputs: Vec<Wanted>,
+    outputs: Few<Wanted, 2>,
 }
 
 #[derive(Deserialize)]
 struct Tensor<'a> {
     name: String,
-    shape: Vec<u64>,
+    shape: Few<u64, 2>,
     datatype: String,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
@@ -80,6 +82,50 @@ struct Wanted {
     name: String,
 }
 
+/// An array of at most `N` elements; the one after them ends the reading.
+struct Few<T, const N: usize>(Vec<T>);
+
+impl<T, const N: usize> Default for Few<T, N> {
+    fn default() -> Self {
+        Few(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>, const N: usize> Deserialize<'de> for Few<T, N> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        from.deserialize_seq(Elements(PhantomData))
+    }
+}
+
+struct Elements<T, const N: usize>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, const N: usize> Visitor<'de> for Elements<T, N> {
+    type Value = Few<T, N>;
+
+    fn expecting(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(to, "an array of at most {N} elements")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> std::result::Result<Few<T, N>, A::Error> {
+        let mut found = Vec::with_capacity(N);
+        while found.len() < N {
+            let Some(element) = from.next_element()? else { return Ok(Few(found)) };
+            found.push(element);
+        }
+        from.next_element::<OneMore<N>>()?;
+        Ok(Few(found))
+    }
+}
+
+/// The element after `N`, whatever it is.
+struct OneMore<const N: usize>;
+
+impl<'de, const N: usize> Deserialize<'de> for OneMore<N> {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> std::result::Result<Self, D::Error> {
+        Err(D::Error::custom(format_args!("an array has more than {N} elements")))
+    }
+}
+
 impl Tensor<'_> {
     fn refuse(&self, reason: impl std::fmt::Display) -> Refused {
         Refused::bad(format!("input `{}`: {reason}", self.name))
@@ -88,21 +134,22 @@ impl Tensor<'_> {
     /// The dimensions, of which those that are given must be as they are.
     fn shape(&self, wanted: &[Option<usize>]) -> Result<Vec<usize>, Refused> {
         let fits = |(found, wanted): (&u64, &Option<usize>)| wanted.is_none_or(|n| *found == n as u64) && *found < u64::from(u32::MAX);
-        if self.shape.len() == wanted.len() && self.shape.iter().zip(wanted).all(fits) {
-            let dims: Vec<usize> = self.shape.iter().map(|&n| n as usize).collect();
+        let shape = &self.shape.0;
+        if shape.len() == wanted.len() && shape.iter().zip(wanted).all(fits) {
+            let dims: Vec<usize> = shape.iter().map(|&n| n as usize).collect();
             if dims.iter().try_fold(1usize, |all, &n| all.checked_mul(n)).is_some() {
                 return Ok(dims);
             }
         }
         let wanted: Vec<String> = wanted.iter().map(|n| n.map_or("-1".into(), |n| n.to_string())).collect();
-        Err(self.refuse(format!("its shape is {:?}, but [{}] is expected (-1 is any number)", self.shape, wanted.join(", "))))
+        Err(self.refuse(format!("its shape is {shape:?}, but [{}] is expected (-1 is any number)", wanted.join(", "))))
     }
 
     fn datatype(&self, possible: &[&str]) -> Result<(), Refused> {
         if possible.contains(&self.datatype.as_str()) {
             return Ok(());
         }
-        Err(self.refuse(format!("its datatype is `{}`, but {} is expected", self.datatype, possible.join(" or "))))
+        Err(self.refuse(format!("its datatype is `{}`, but {} is expected", shown(&self.datatype), possible.join(" or "))))
     }
 
     /// Gives the elements.
@@ -148,12 +195,26 @@ impl Inputs {
         json!({ "name": MODEL, "platform": "dqrm", "inputs": inputs, "outputs": outputs })
     }
 
+    /// A sample that any such model takes: zeros, the first row of each table with one category, no others.
+    pub(super) fn sample(&self) -> Block {
+        let mut block = Block::new();
+        block.samples = 1;
+        block.dense.resize(self.dense, 0.0);
+        for table in 0..self.tables {
+            if table < self.one_hot {
+                block.ids.push(0);
+            }
+            block.end_bag();
+        }
+        block
+    }
+
     /// Reads a request.
     pub(super) fn read(&self, body: &[u8]) -> Result<Asked, Refused> {
         let text = std::str::from_utf8(body).map_err(|_| Refused::bad("the body is not UTF-8; an inference request is JSON"))?;
         let body: Body<'_> = serde_json::from_str(text).map_err(|e| Refused::bad(format!("the body is no inference request: {e}")))?;
-        let outputs = outputs(&body.outputs)?;
-        let raw = self.raw(&body.inputs)?;
+        let outputs = outputs(&body.outputs.0)?;
+        let raw = self.raw(&body.inputs.0)?;
         let mut block = Block::new();
         self.mapper.map(&raw, &mut block).map_err(|e| Refused::bad(e.to_string()))?;
         block.labels.clear();

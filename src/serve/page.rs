@@ -176,9 +176,13 @@ fn plain(name: &str) -> bool {
     name.len() <= 255 && name.split('/').all(part)
 }
 
-/// True for names with a hash of what they stand for: a part of at least eight hexadecimal digits, some of them numbers.
+/// True for names with a hash of what they stand for: a part of at least eight hexadecimal digits, both numbers and letters among
+/// them. Numbers alone may be a date.
 fn hashed(name: &str) -> bool {
-    let hash = |part: &str| part.len() >= 8 && part.bytes().all(|c| c.is_ascii_hexdigit()) && part.bytes().any(|c| c.is_ascii_digit());
+    let hash = |part: &str| {
+        let any = |kind: fn(&u8) -> bool| part.as_bytes().iter().any(kind);
+        part.len() >= 8 && part.bytes().all(|c| c.is_ascii_hexdigit()) && any(u8::is_ascii_digit) && any(u8::is_ascii_alphabetic)
+    };
     let file = name.rsplit('/').next().unwrap_or(name);
     file.split(['.', '-', '_']).any(hash)
 }
@@ -229,6 +233,8 @@ mod tests {
             ("pkg/dqrm_web.js", false),
             ("deadbeef.js", false),
             ("a-12.js", false),
+            ("r-20240101.csv", false),
+            ("20240101-a0b1c2d3.csv", true),
         ] {
             assert_eq!(hashed(name), is, "{name}");
         }

@@ -5,6 +5,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+/// Bytes of a sentence; what a client sent may stand in it.
+const LONGEST: usize = 500;
+
 /// A status and one sentence.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Refused {
@@ -14,7 +17,7 @@ pub(super) struct Refused {
 
 impl Refused {
     pub(super) fn new(status: StatusCode, sentence: impl Into<String>) -> Refused {
-        Refused { status, sentence: sentence.into() }
+        Refused { status, sentence: cut(sentence.into()) }
     }
 
     /// The request cannot be understood.
@@ -38,6 +41,17 @@ impl Refused {
     }
 }
 
+/// A sentence of at most `LONGEST` bytes, with an ellipsis where more was said.
+fn cut(mut sentence: String) -> String {
+    if sentence.len() > LONGEST {
+        let end = (0..=LONGEST).rev().find(|&at| sentence.is_char_boundary(at)).unwrap_or(0);
+        sentence.truncate(end);
+        sentence.push('…');
+        sentence.shrink_to_fit();
+    }
+    sentence
+}
+
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let mut response = json(&serde_json::json!({ "error": self.sentence }));
@@ -59,4 +73,16 @@ pub(super) fn json(value: &impl Serialize) -> Response {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentences_are_cut_between_characters() {
+        assert_eq!(cut("é".repeat(250)), "é".repeat(250));
+        assert_eq!(cut("é".repeat(251)), "é".repeat(250) + "…");
+        assert_eq!(cut(format!("a{}", "é".repeat(1 << 20))), format!("a{}…", "é".repeat(249)));
+    }
 }

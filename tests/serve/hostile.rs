@@ -1,7 +1,6 @@
 //! Bodies, headers and connections that are not as they should be: one sentence each, and the next client is served.
 
 use crate::client::{INFER, Server, below_header, lines};
-use std::io::Read;
 
 /// Dense features, ids and offsets of one row, with one of them changed.
 fn body(dense: &str, ids: &str, offsets: &str) -> String {
@@ -14,6 +13,10 @@ fn body(dense: &str, ids: &str, offsets: &str) -> String {
 const DENSE: &str = r#""datatype":"FP32","shape":[1,2],"data":[1,2]"#;
 const IDS: &str = r#""datatype":"INT64","shape":[4],"data":[1,2,3,4]"#;
 const OFFSETS: &str = r#""datatype":"INT64","shape":[4],"data":[0,1,2,4]"#;
+
+fn good() -> String {
+    body(DENSE, IDS, OFFSETS)
+}
 
 fn dense(rest: &str) -> String {
     body(rest, IDS, OFFSETS)
@@ -34,7 +37,7 @@ fn rows(rest: &str) -> String {
 #[test]
 fn every_lie_in_a_body_is_told_in_a_sentence() {
     let server = Server::with_model(&["--max-rows", "30"]);
-    let good = body(DENSE, IDS, OFFSETS);
+    let good = good();
     let answer = server.infer(&good);
     let many = |n: usize| below_header(&vec!["1,2,3,4,5"; n]);
     let deep = "[".repeat(100_000);
@@ -50,6 +53,9 @@ fn every_lie_in_a_body_is_told_in_a_sentence() {
         (r#"{"inputs":[]}"#, 400, "`dense` is missing"),
         (r#"{"inputs":[{"name":"x"}]}"#, 400, "shape"),
         (r#"{"id":7,"inputs":[]}"#, 400, "string"),
+        (&good.replace("}]}", r#"},{"name":"x","datatype":"","shape":[]},{}]}"#), 400, "more than 4 elements"),
+        (&good.replacen('{', r#"{"outputs":[{"name":"logit"},{"name":"logit"},7],"#, 1), 400, "more than 2 elements"),
+        (&dense(r#""datatype":"FP32","shape":[1,2,1],"data":[1,2]"#), 400, "more than 2 elements"),
         (&(good.clone() + "x"), 400, "trailing"),
         (&body(DENSE, "", OFFSETS), 400, "`ids` is missing"),
         (&body("", IDS, OFFSETS), 400, "`dense` is missing"),
@@ -156,6 +162,76 @@ fn too_large_a_body_is_refused_before_it_is_read() {
 }
 
 #[test]
+fn answers_stay_small_whatever_they_complain_about() {
+    let server = Server::with_model(&[]);
+    let (long, dims) = ("x".repeat(1 << 20), "1,".repeat(500_000));
+    let tiny = r#"{"name":"x","shape":[1],"datatype":"FP32"},"#;
+    for (body, word) in [
+        (format!("{{\"inputs\":\"{long}\"}}"), "no inference request"),
+        (dense(&format!(r#""datatype":"FP32","shape":[{dims}1],"data":[1,2]"#)), "more than 2 elements"),
+        (dense(&format!(r#""datatype":"{long}","shape":[1,2],"data":[1,2]"#)), "its datatype is `xxx"),
+        (good().replace("dense", &long), "there is no input"),
+        (ids(&format!(r#""datatype":"BYTES","shape":[4],"data":["{long}","2","3","4"]"#)), "element 0"),
+        (below_header(&[format!("1,{long},3,4,5")]), "input `rows`"),
+        (format!("{{\"inputs\":[{}{{}}]}}", tiny.repeat((8 << 20) / tiny.len() - 1)), "more than 4 elements"),
+    ] {
+        let answer = server.post(INFER, &body);
+        assert_eq!(answer.status, 400, "{word}");
+        assert!(answer.body.len() < 1000 && answer.error().contains(word), "{word}: {} bytes", answer.body.len());
+    }
+}
+
+#[test]
+fn a_body_that_is_sent_whole_is_answered_on_a_connection_that_stays() {
+    let server = Server::with_model(&[]);
+    let body = vec![b' '; 9 << 20];
+    for (path, headers, status) in
+        [(INFER, "", 413), ("/v2/models/other/infer", "", 404), (INFER, "Origin: http://evil.example\r\n", 403), ("/v2", "", 405)]
+    {
+        let mut client = server.connect();
+        let answer = client.ask("POST", path, headers, &body);
+        assert_eq!((answer.status, answer.error().is_empty()), (status, false));
+        assert_eq!(client.ask("GET", "/v2", "", b"").status, 200, "after {status}");
+    }
+    // a client that waits for a word before it sends gets the answer instead
+    let mut client = server.connect();
+    client.send(format!("POST {INFER} HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 9000000\r\n\r\n").as_bytes());
+    assert_eq!(client.answer(false).unwrap().status, 413);
+}
+
+/// Clients that send `part` bytes of a body of `len` and wait.
+fn held(server: &Server, count: usize, len: usize, part: usize) -> Vec<crate::client::Client> {
+    let begin = |_| {
+        let mut client = server.connect();
+        client.send(format!("POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len}\r\n\r\n").as_bytes());
+        client.send(&vec![b' '; part]);
+        client
+    };
+    (0..count).map(begin).collect()
+}
+
+#[test]
+fn bodies_have_room_by_what_came_of_them() {
+    let good = below_header(&lines()[1..4]);
+    let server = Server::with_model(&["--max-body", "4096"]);
+    let clients = held(&server, 200, 4096, 1);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(server.infer(&good).len(), 3, "beside {} that hardly send", clients.len());
+    drop(clients);
+    // 32 times 64 KiB and 64 times 1 KiB: 35 of these bodies, and not one more
+    let server = Server::with_model(&["--max-body", "65536", "--max-connections", "64"]);
+    let clients = held(&server, 40, 65536, 60 << 10);
+    let large = " ".repeat(60 << 10) + &good;
+    let ask = |_| {
+        std::thread::sleep(std::time::Duration::from_millis(100)); // until all of them came
+        server.post(INFER, &large)
+    };
+    let refused = (0..100).map(ask).find(|answer| answer.status == 503);
+    let refused = refused.unwrap_or_else(|| panic!("{} bodies found room", clients.len()));
+    assert!(refused.error().contains("try again") && refused.header("retry-after") == "1");
+}
+
+#[test]
 fn whatever_bytes_come_the_next_client_is_served() {
     let server = Server::with_model(&["--timeout", "1"]);
     let good = below_header(&lines()[1..4]);
@@ -163,36 +239,35 @@ fn whatever_bytes_come_the_next_client_is_served() {
     let head = format!("POST {INFER} HTTP/1.1\r\nHost: localhost\r\n");
     let long = format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "a".repeat(100_000));
     let headers = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X: y\r\n".repeat(1000));
-    let attempts: [&[u8]; 15] = [
-        b"\0\0\0\0\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"GET\r\n\r\n",
-        b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
-        b"GET  / HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        b"GET /\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost localhost\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
-        b"GET / HTTP/1.1\r\nHost: localhost\r\nRange: bytes=\xff-\r\nConnection: close\r\nIf-None-Match: \xff\r\nAccept-Encoding: \xff\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: example.com\r\n\r\n",
-        b"CONNECT example.com:80 HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        long.as_bytes(),
-        headers.as_bytes(),
+    // 0: the connection is closed without a word
+    let attempts: [(&[u8], u16); 15] = [
+        (b"\0\0\0\0\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0),
+        (b"GET\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET  / HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET /\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost localhost\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nRange: bytes=\xff-\r\nConnection: close\r\nIf-None-Match: \xff\r\nAccept-Encoding: \xff\r\n\r\n", 200),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: example.com\r\n\r\n", 421),
+        (b"CONNECT example.com:80 HTTP/1.1\r\nHost: localhost\r\n\r\n", 421),
+        (long.as_bytes(), 414),
+        (headers.as_bytes(), 431),
     ];
-    for bytes in attempts {
+    for (bytes, expected) in attempts {
         let mut client = server.connect();
         client.send(bytes);
-        let whole = bytes.starts_with(b"GET / HTTP/1.1\r\nHost: localhost\r\nRange");
-        if !whole {
-            let _ = client.stream.get_ref().shutdown(std::net::Shutdown::Write);
-        }
-        let mut answer = Vec::new();
-        let _ = client.stream.read_to_end(&mut answer); // or a reset
-        let status = answer.get(9..12).map(|s| String::from_utf8_lossy(s).into_owned()).unwrap_or_default();
-        let expected: &[&str] = if whole { &["200"] } else { &["", "400", "404", "405", "414", "421", "431", "505"] };
-        assert!(expected.contains(&status.as_str()), "{}: {status}", bytes[..bytes.len().min(60)].escape_ascii());
+        let status = client.answer(false).map(|answer| answer.status);
+        assert_eq!(status.unwrap_or(0), expected, "{}", bytes[..bytes.len().min(60)].escape_ascii());
     }
+    // the beginning of a request, and no more of it
+    let mut client = server.connect();
+    client.send(b"GET / HTTP/1.1\r\nHost: local");
+    let _ = client.stream.get_ref().shutdown(std::net::Shutdown::Write);
+    assert!(client.answer(false).is_none());
     // clients that leave in the middle, and before the answer
     for part in ["", "{\"inp", &good] {
         let mut client = server.connect();

@@ -109,7 +109,7 @@ fn what_cannot_be_served_is_explained() {
     refused(&["--model", model().to_str().unwrap(), "--device", "no such adapter"], &["no such adapter"]);
     let help = dqrm(server.folder.path(), &["serve", "--help"]).output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
-    assert!(["Examples:", "--max-rows", "--host", "--batch-wait"].iter().all(|word| help.contains(word)), "{help}");
+    assert!(["Examples:", "--max-rows", "--host", "--batch-wait", "30 seconds"].iter().all(|word| help.contains(word)), "{help}");
 }
 
 #[test]

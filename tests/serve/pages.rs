@@ -27,6 +27,7 @@ fn page() -> tempfile::TempDir {
     put("page/index.html", b"<!doctype html><title>the page</title>");
     put("page/style.css", "body { color: red }\n".repeat(100).as_bytes());
     put("page/app-0123abcd.js", b"export const x = 1;\n");
+    put("page/r-20240101.csv", b"1,2\n");
     put("page/pkg/web.wasm", &[&b"\0asm"[..], &[0; 5000]].concat());
     put("page/pkg/web.js", b"plain");
     put("page/pkg/web.js.gz", b"not really gzip, but sent as it is");
@@ -55,6 +56,7 @@ fn files_have_their_types_and_every_answer_its_headers() {
         ("/index.html", "text/html; charset=utf-8", "no-cache"),
         ("/style.css", "text/css; charset=utf-8", "no-cache"),
         ("/app-0123abcd.js", "text/javascript; charset=utf-8", "public, max-age=31536000, immutable"),
+        ("/r-20240101.csv", "text/plain; charset=utf-8", "no-cache"),
         ("/pkg/web.js?v=2", "text/javascript; charset=utf-8", "no-cache"),
         ("/pkg/web.wasm", "application/wasm", "no-cache"),
         ("/model/clicks.json", "application/json", "no-cache"),
