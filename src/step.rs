@@ -343,7 +343,8 @@ mod tests {
 
     #[test]
     fn the_largest_buffer_of_a_step_is_counted_without_wrapping() {
-        let shape = Model { dim: Some(65_536), rows: Some(vec![1; 64]), ..Model::default() }.shape(None, None).unwrap();
+        let shape =
+            Model { dim: Some(65_536), bottom: Some(vec![65_536]), rows: Some(vec![1; 64]), ..Model::default() }.shape(None, None).unwrap();
         let capacity = |samples| Capacity::of(samples, &shape.rows, &[1; 64]);
         // 64 rows are touched at most, but each sample has 64 bags.
         assert_eq!(capacity(1).largest(&shape), 65 * 65_536);
