@@ -84,6 +84,21 @@ impl Block {
         self.ids.clear();
     }
 
+    /// Appends what samples `start..start + count` of `from` hold to predict from: everything but labels.
+    ///
+    /// # Panics
+    /// When `from` has fewer samples.
+    pub fn append(&mut self, from: &Block, start: usize, count: usize) {
+        let samples = from.samples.max(1);
+        let (dense, tables) = (from.dense.len() / samples, (from.offsets.len() - 1) / samples);
+        let bags = &from.offsets[start * tables..=(start + count) * tables];
+        let (first, last, shift) = (bags[0], bags[count * tables], self.ids.len() as u32);
+        self.samples += count;
+        self.dense.extend_from_slice(&from.dense[start * dense..(start + count) * dense]);
+        self.ids.extend_from_slice(&from.ids[first as usize..last as usize]);
+        self.offsets.extend(bags[1..].iter().map(|end| end - first + shift));
+    }
+
     /// Ends a bag: the ids pushed since the last call belong to it.
     pub fn end_bag(&mut self) {
         self.offsets.push(self.ids.len() as u32);

@@ -2,14 +2,12 @@
 //! piece broke off in. The layout and what counts as malformed are those of the files that training reads.
 
 use super::fields::Reason;
+use super::raw::MESSAGES;
 use super::rows::{FileRows, Rules};
 use crate::config::{OnBadRow, Schema};
 use crate::error::{Error, Result};
 
 pub use super::raw::{Labels, MAX_LINE, RawBlock};
-
-/// Malformed lines that are named when they are skipped.
-const MESSAGES: usize = 10;
 
 /// The rows of one text.
 #[derive(Debug)]

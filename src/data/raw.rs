@@ -3,6 +3,9 @@
 /// Longer lines are malformed.
 pub const MAX_LINE: usize = 1 << 20;
 
+/// Malformed lines that are named when they are skipped.
+pub(super) const MESSAGES: usize = 10;
+
 /// May lines lack the label?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Labels {

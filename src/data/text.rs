@@ -14,6 +14,7 @@
 use super::fields::Reason;
 pub use super::lines::Input;
 use super::lines::{Line, Lines};
+pub(super) use super::raw::MESSAGES;
 pub use super::raw::{Labels, MAX_LINE, RawBlock};
 use super::rows::{FileRows, Rules};
 use super::source::Source;
@@ -23,9 +24,6 @@ use crate::error::{Error, Result};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Malformed lines that are named when they are skipped.
-pub(super) const MESSAGES: usize = 10;
 
 /// The file being read.
 struct Current {

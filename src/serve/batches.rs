@@ -108,7 +108,7 @@ fn work(mut predictor: Predictor, jobs: &Receiver<Job>, wait: Duration) {
 /// Runs all jobs in as few batches as they fit.
 fn run(predictor: &mut Predictor, jobs: Vec<Job>) {
     let blocks: Vec<&Block> = jobs.iter().map(|job| &job.block).collect();
-    let logits = pieces(&blocks, predictor.tables().count(), predictor.batch(), &mut |block| {
+    let logits = pieces(&blocks, predictor.batch(), &mut |block| {
         let batch = Batch::prepare(block, predictor.tables())?;
         block_on(predictor.logits(&batch))
     });
@@ -134,13 +134,13 @@ fn run(predictor: &mut Predictor, jobs: Vec<Job>) {
 }
 
 /// The samples of `blocks` one after the other in blocks of up to `most`; what `predict` gives for them, joined.
-fn pieces(blocks: &[&Block], tables: usize, most: usize, predict: &mut dyn FnMut(&Block) -> Result<Vec<f32>>) -> Result<Vec<f32>> {
+fn pieces(blocks: &[&Block], most: usize, predict: &mut dyn FnMut(&Block) -> Result<Vec<f32>>) -> Result<Vec<f32>> {
     let (mut logits, mut block) = (Vec::new(), Block::new());
     for from in blocks {
         let mut start = 0;
         while start < from.samples {
             let count = (most - block.samples).min(from.samples - start);
-            append(&mut block, from, start, count, tables);
+            block.append(from, start, count);
             start += count;
             if block.samples == most {
                 logits.extend(predict(&block)?);
@@ -152,17 +152,6 @@ fn pieces(blocks: &[&Block], tables: usize, most: usize, predict: &mut dyn FnMut
         logits.extend(predict(&block)?);
     }
     Ok(logits)
-}
-
-/// Appends `count` samples of `from`, from `start` on.
-fn append(to: &mut Block, from: &Block, start: usize, count: usize, tables: usize) {
-    let dense = from.dense.len() / from.samples;
-    let offsets = &from.offsets[start * tables..=(start + count) * tables];
-    let (first, last, shift) = (offsets[0], offsets[count * tables], to.ids.len() as u32);
-    to.samples += count;
-    to.dense.extend_from_slice(&from.dense[start * dense..(start + count) * dense]);
-    to.ids.extend_from_slice(&from.ids[first as usize..last as usize]);
-    to.offsets.extend(offsets[1..].iter().map(|end| end - first + shift));
 }
 
 /// A queue whose requests get these answers, one after the other; then its thread is gone.
@@ -204,8 +193,8 @@ mod tests {
         let all = block(0, first);
         for most in [1, 2, 5, 28, 100] {
             let (mut joined, mut sizes) = (Block::new(), Vec::new());
-            let logits = pieces(&blocks.iter().collect::<Vec<_>>(), 2, most, &mut |piece| {
-                append(&mut joined, piece, 0, piece.samples, 2);
+            let logits = pieces(&blocks.iter().collect::<Vec<_>>(), most, &mut |piece| {
+                joined.append(piece, 0, piece.samples);
                 sizes.push(piece.samples);
                 Ok(piece.dense.clone())
             });

@@ -232,14 +232,9 @@ fn damage_is_found_in_models_that_come_in_pieces() {
 
 /// Samples `start .. end` of a block.
 fn part(block: &Block, start: usize, end: usize) -> Block {
-    let offsets = &block.offsets[start * ROWS.len()..=end * ROWS.len()];
-    Block {
-        samples: end - start,
-        dense: block.dense[start * 3..end * 3].to_vec(),
-        labels: Vec::new(),
-        offsets: offsets.iter().map(|at| at - offsets[0]).collect(),
-        ids: block.ids[offsets[0] as usize..offsets[offsets.len() - 1] as usize].to_vec(),
-    }
+    let mut part = Block::new();
+    part.append(block, start, end - start);
+    part
 }
 
 #[test]

@@ -120,9 +120,10 @@ impl Scores {
         let mut block = Block::new();
         self.inputs.mapper.map(&self.raw, &mut block)?;
         let mut probabilities = Vec::with_capacity(block.samples);
-        let tables = self.inputs.manifest.shape.tables();
+        let mut some = Block::new();
         for first in (0..block.samples).step_by(self.model.batch()) {
-            let some = part(&block, tables, first, self.model.batch());
+            some.clear();
+            some.append(&block, first, self.model.batch().min(block.samples - first));
             let batch = Batch::prepare(&some, self.model.tables())?;
             let logits = self.model.logits(&batch).await?;
             probabilities.extend(logits.into_iter().map(|x| sigmoid(f64::from(x)) as f32));
@@ -236,21 +237,6 @@ fn without_header(schema: &Schema) -> Schema {
     };
     let width = schema.width.or(Some(next).filter(|&n| n > 1));
     Schema { header: false, label, dense, categorical, multi_hot, width, ..schema.clone() }
-}
-
-/// Samples `first..first + most` of a block of `tables` bags each, as far as there are so many.
-fn part(block: &Block, tables: usize, first: usize, most: usize) -> Block {
-    let samples = most.min(block.samples - first);
-    let dense = block.dense.len() / block.samples;
-    let offsets = &block.offsets[first * tables..=(first + samples) * tables];
-    let (start, end) = (offsets[0], offsets[offsets.len() - 1]);
-    Block {
-        samples,
-        dense: block.dense[first * dense..(first + samples) * dense].to_vec(),
-        labels: Vec::new(),
-        offsets: offsets.iter().map(|o| o - start).collect(),
-        ids: block.ids[start as usize..end as usize].to_vec(),
-    }
 }
 
 /// Writes all weights of a safetensors file to a session.
