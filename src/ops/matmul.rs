@@ -6,7 +6,7 @@ use super::case::{Case, random, sums};
 use super::parallel;
 use crate::params;
 use crate::plan::kernel::{reads, shared, writes};
-use super::product::{Matrix, product};
+use super::product::{Finish, Keep, Matrix, product};
 use crate::plan::variant::Job;
 use crate::plan::{Args, Binding, Command, Elem, Kernel, Plan, Variant, View, grid};
 use rayon::prelude::*;
@@ -124,10 +124,10 @@ struct Activate<'a> {
     relu: bool,
 }
 
-impl parallel::Row for Activate<'_> {
+impl Finish for Activate<'_> {
     #[inline(always)]
-    fn row(&self, _: usize, row: &mut [f32]) {
-        for (v, b) in row.iter_mut().zip(self.bias) {
+    fn finish(&self, _: usize, first: usize, results: &mut [f32]) {
+        for (v, b) in results.iter_mut().zip(&self.bias[first..]) {
             let sum = *v + b;
             *v = if self.relu && sum <= 0.0 { 0.0 } else { sum };
         }
@@ -139,38 +139,39 @@ fn matmul_nt(mut args: Args<'_>) {
     let (inputs, outputs, batch) = (p.inputs as usize, p.outputs as usize, args.step.batch as usize);
     let (x, w, bias) = (args.f32s(0), args.f32s(1), args.f32s(2));
     let (x, w) = (Matrix { values: x, row_stride: inputs, column_stride: 1 }, Matrix { values: w, row_stride: 1, column_stride: inputs });
-    product(args.output(), outputs, [batch, outputs, inputs], &x, &w, &Activate { bias, relu: p.relu != 0 });
+    product(args.output(), outputs, [batch, outputs, inputs], x, w, &Activate { bias, relu: p.relu != 0 });
 }
 
 /// Zero where the gate is closed.
 struct Mask<'a> {
     gate: &'a [f32],
+    width: usize,
 }
 
-impl parallel::Row for Mask<'_> {
+impl Finish for Mask<'_> {
     #[inline(always)]
-    fn row(&self, i: usize, row: &mut [f32]) {
-        let gate = &self.gate[i * row.len()..][..row.len()];
-        row.iter_mut().zip(gate).for_each(|(d, &g)| *d = if g <= 0.0 { 0.0 } else { *d });
+    fn finish(&self, row: usize, first: usize, results: &mut [f32]) {
+        let gate = &self.gate[row * self.width + first..][..results.len()];
+        results.iter_mut().zip(gate).for_each(|(d, &g)| *d = if g <= 0.0 { 0.0 } else { *d });
     }
 }
 
-fn input_gradient(args: &mut Args<'_>, finish: &impl parallel::Row) {
+fn input_gradient(args: &mut Args<'_>, finish: &impl Finish) {
     let p: MatmulParams = args.params();
     let (inputs, outputs) = (p.inputs as usize, p.outputs as usize);
     let dz = Matrix { values: args.f32s(0), row_stride: outputs, column_stride: 1 };
     let w = Matrix { values: args.f32s(1), row_stride: inputs, column_stride: 1 };
     let batch = args.step.batch as usize;
-    product(args.output(), inputs, [batch, inputs, outputs], &dz, &w, finish);
+    product(args.output(), inputs, [batch, inputs, outputs], dz, w, finish);
 }
 
 fn matmul_nn(mut args: Args<'_>) {
-    input_gradient(&mut args, &parallel::Keep);
+    input_gradient(&mut args, &Keep);
 }
 
 fn matmul_nn_gated(mut args: Args<'_>) {
-    let gate = args.f32s(2);
-    input_gradient(&mut args, &Mask { gate });
+    let (gate, width) = (args.f32s(2), args.params::<MatmulParams>().inputs as usize);
+    input_gradient(&mut args, &Mask { gate, width });
 }
 
 fn matmul_tn(mut args: Args<'_>) {
@@ -179,7 +180,7 @@ fn matmul_tn(mut args: Args<'_>) {
     let dz = Matrix { values: args.f32s(0), row_stride: 1, column_stride: outputs };
     let x = Matrix { values: args.f32s(1), row_stride: inputs, column_stride: 1 };
     let batch = args.step.batch as usize;
-    product(args.output(), inputs, [outputs, inputs, batch], &dz, &x, &parallel::Keep);
+    product(args.output(), inputs, [outputs, inputs, batch], dz, x, &Keep);
 }
 
 /// Sums of consecutive columns.

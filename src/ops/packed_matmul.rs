@@ -3,9 +3,9 @@
 //! each sum (arXiv 2410.20046 section 3.3; `QuantLinear` of the published code computes it so too).
 
 use super::case::{Case, Tolerance, sums};
-use super::product::{Matrix, product};
+use super::product::{Keep, Matrix, product};
 use super::matmul::{Linear, tiles};
-use super::parallel;
+
 use super::packed_bag::bits;
 use crate::params;
 use crate::plan::kernel::{reads, shared, writes};
@@ -168,7 +168,7 @@ fn packed_matmul(mut args: Args<'_>) {
             pulp::Arch::new().dispatch(Unpack { weights: &weights, first, out: &mut block[..count * inputs] });
             let a = Matrix { values: x, row_stride: inputs, column_stride: 1 };
             let b = Matrix { values: &block, row_stride: 1, column_stride: inputs };
-            product(&mut y[first..], outputs, [batch, count, inputs], &a, &b, &parallel::Keep);
+            product(&mut y[first..], outputs, [batch, count, inputs], a, b, &Keep);
         }
     }
     let matrix = p.matrix != 0;

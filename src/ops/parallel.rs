@@ -43,38 +43,6 @@ pub(crate) fn each<T: Send, R: Row<T>>(out: &mut [T], width: usize, op: &R) {
     out.par_chunks_mut(per_piece * width).enumerate().for_each(|(p, rows)| piece(p * per_piece, rows));
 }
 
-/// Leaves rows as they are.
-pub(crate) struct Keep;
-
-impl Row for Keep {
-    #[inline(always)]
-    fn row(&self, _: usize, _: &mut [f32]) {}
-}
-
-/// Gives rows to `op` one after another: `width` values each, `stride` apart, the first with number `first`.
-pub(crate) fn in_turn<R: Row>(out: &mut [f32], [stride, width]: [usize; 2], first: usize, op: &R) {
-    pulp::Arch::new().dispatch(Strided { first, rows: out, stride, width, op });
-}
-
-struct Strided<'a, R> {
-    first: usize,
-    rows: &'a mut [f32],
-    stride: usize,
-    width: usize,
-    op: &'a R,
-}
-
-impl<R: Row> pulp::NullaryFnOnce for Strided<'_, R> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call(self) {
-        for (i, row) in self.rows.chunks_mut(self.stride).enumerate() {
-            self.op.row(self.first + i, &mut row[..self.width]);
-        }
-    }
-}
-
 struct Piece<'a, T, R> {
     first: usize,
     rows: &'a mut [T],
