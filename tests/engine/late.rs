@@ -41,7 +41,7 @@ fn results_that_arrive_later_are_those_of_each_step() {
             assert_eq!(expected.len() as u64, STEPS);
             assert!(expected.iter().all(|r| r.logits.len() == samples(r.step)));
             assert!(expected.windows(2).all(|w| w[0].loss != w[1].loss && w[0].step + 1 == w[1].step));
-            for least in [1, 5, Session::RING / 2, 1000] {
+            for least in [1, 5, 1000] {
                 let mut session = setup.session(&device);
                 let mut found: Vec<StepResult> = Vec::new();
                 let at_once = session.device().engine == "cpu";

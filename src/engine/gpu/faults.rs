@@ -22,7 +22,7 @@ impl Faults {
         faults
     }
 
-    fn note(&self, text: String) {
+    pub(super) fn note(&self, text: String) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(text);
     }
 

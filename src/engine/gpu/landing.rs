@@ -119,3 +119,95 @@ impl Reading for Arriving {
         Ok(words)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Engine;
+    use crate::engine::gpu::{GpuEngine, adapters};
+    use crate::plan::View;
+    use crate::plan::schedule::Schedule;
+    use pollster::block_on;
+
+    fn engine() -> Option<(GpuEngine, View)> {
+        let found = block_on(adapters()).into_iter().next();
+        assert!(found.is_some() || std::env::var("DQRM_REQUIRE_GPU").as_deref() != Ok("1"), "DQRM_REQUIRE_GPU=1, but there is no adapter");
+        let adapter = found?;
+        let case = crate::ops::cases().into_iter().find(|case| case.name.starts_with("copy of")).unwrap();
+        let view = case.checks[0].0;
+        Some((block_on(GpuEngine::load(&adapter, Schedule::new(case.plan, &adapter.limits).unwrap())).unwrap(), view))
+    }
+
+    /// What a read gives, asked until it answers.
+    fn asked(reading: &mut dyn Reading) -> Result<Vec<u32>> {
+        while !reading.ready()? {
+            std::thread::yield_now();
+        }
+        reading.words()
+    }
+
+    fn waited(reading: &mut dyn Reading) -> Result<Vec<u32>> {
+        block_on(reading.wait())?;
+        reading.words()
+    }
+
+    #[test]
+    fn landings_are_used_again() {
+        let Some((mut engine, view)) = engine() else { return };
+        let kept = |engine: &GpuEngine| engine.landings.0.borrow().iter().map(wgpu::Buffer::size).collect::<Vec<_>>();
+        let small = View { len: 1, ..view };
+        for _ in 0..3 {
+            let mut two = [engine.begin_read(&[view, small]).unwrap(), engine.begin_read(&[small]).unwrap()];
+            assert_eq!(kept(&engine), []);
+            two.iter_mut().for_each(|reading| assert!(waited(&mut **reading).is_ok()));
+            let mut sizes = kept(&engine);
+            sizes.sort_unstable();
+            assert_eq!(sizes, [4, 4 * view.len as u64 + 4]);
+            let kept_buffers = engine.landings.0.borrow().clone();
+            drop(waited(&mut *engine.begin_read(&[view, small]).unwrap()).unwrap());
+            assert!(engine.landings.0.borrow().iter().all(|l| kept_buffers.contains(l)), "another one was made");
+        }
+        // where there are too many, the smallest goes
+        let mut many: Vec<_> = (1..=KEPT).map(|len| engine.begin_read(&[View { len, ..view }]).unwrap()).collect();
+        many.push(engine.begin_read(&[view]).unwrap());
+        many.iter_mut().for_each(|reading| assert!(waited(&mut **reading).is_ok()));
+        assert!(kept(&engine).len() == KEPT && kept(&engine).contains(&(4 * view.len as u64)) && !kept(&engine).contains(&4));
+    }
+
+    #[test]
+    fn words_are_given_once_and_not_before_they_are_there() {
+        let Some((mut engine, view)) = engine() else { return };
+        let mut reading = engine.begin_read(&[view]).unwrap();
+        assert!(reading.words().unwrap_err().to_string().contains("before they were there"));
+        assert_eq!(asked(&mut *reading).unwrap().len(), view.len);
+        assert!(reading.words().unwrap_err().to_string().contains("or twice"));
+        assert!(reading.ready().unwrap());
+    }
+
+    #[test]
+    fn a_lost_device_is_an_error_of_reads_begun_before_and_after() {
+        for take in [asked, waited] {
+            let Some((mut engine, view)) = engine() else { return };
+            let mut before = engine.begin_read(&[view]).unwrap();
+            engine.faults.note("the device was lost (test)".into());
+            let mut after = engine.begin_read(&[view]).unwrap();
+            for reading in [&mut before, &mut after] {
+                assert_eq!(take(&mut **reading).unwrap_err().to_string(), "the device was lost (test)");
+            }
+            assert_eq!(block_on(engine.read(view)).unwrap_err().to_string(), "the device was lost (test)");
+        }
+    }
+
+    #[test]
+    fn reads_of_a_closed_device_end() {
+        for take in [asked, waited] {
+            let Some((mut engine, view)) = engine() else { return };
+            let mut before = engine.begin_read(&[view]).unwrap();
+            engine.device.destroy();
+            // what was submitted before may still have come
+            assert!(take(&mut *before).is_err_and(|e| !e.to_string().is_empty()) || before.ready().is_ok());
+            let after = engine.begin_read(&[view]).and_then(|mut reading| take(&mut *reading));
+            assert!(after.is_err(), "a closed device gave {after:?}");
+        }
+    }
+}
