@@ -1,8 +1,8 @@
 //! Reads from a device: copied in the order of submissions, mapped when the device has come so far, collected later.
 
+use super::super::{Local, Reading};
 use super::faults::Faults;
 use super::load::make_buffer;
-use crate::engine::{Local, Reading};
 use crate::error::{Error, Result};
 use futures_channel::oneshot::{Receiver, channel};
 use std::cell::RefCell;
@@ -158,7 +158,7 @@ mod tests {
         let small = View { len: 1, ..view };
         for _ in 0..3 {
             let mut two = [engine.begin_read(&[view, small]).unwrap(), engine.begin_read(&[small]).unwrap()];
-            assert_eq!(kept(&engine), []);
+            assert!(kept(&engine).is_empty());
             two.iter_mut().for_each(|reading| assert!(waited(&mut **reading).is_ok()));
             let mut sizes = kept(&engine);
             sizes.sort_unstable();
