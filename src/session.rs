@@ -15,6 +15,7 @@ mod diagnose;
 mod host;
 mod initial;
 mod loading;
+mod results;
 mod scales;
 mod tensors;
 mod worker;
@@ -23,19 +24,9 @@ pub use devices::{Adapter, adapters};
 pub use host::{RowLayout, RowStore, Rows};
 pub use loading::Loading;
 pub(crate) use loading::SOFTWARE_MAX_BATCH;
+pub use results::StepResult;
 pub use tensors::Tensor;
 pub use worker::Stage;
-
-/// What a finished step left behind.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StepResult {
-    /// Step number.
-    pub step: u64,
-    /// Mean loss of its batch, before its update.
-    pub loss: f32,
-    /// Logits of its batch, before its update.
-    pub logits: Vec<f32>,
-}
 
 /// What was chosen to run on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +61,7 @@ pub struct Session {
     tensors: Vec<tensors::Placed>,
     names: Vec<Tensor>,
     capacity: [Capacity; 2],
-    pending: Vec<(u64, usize)>,
+    results: results::Results,
     /// Which of the scales that are kept exist, by tensor.
     scaled: BTreeMap<String, Vec<bool>>,
     /// Steps below this one are in FP32.
@@ -86,7 +77,7 @@ const TRAIN: usize = 0;
 const EVALUATE: usize = 1;
 
 impl Session {
-    /// Steps whose results are kept until [`Session::history`] must be called.
+    /// Steps whose results are kept until [`Session::settled`] or [`Session::history`] must be called.
     pub const RING: usize = 32;
 
     /// The device in use.
@@ -126,7 +117,7 @@ impl Session {
     /// samples from 1 to the configured batch. Does not wait for the device.
     ///
     /// # Errors
-    /// A batch beyond the capacity; more than [`Session::RING`] steps without [`Session::history`].
+    /// A batch beyond the capacity; more than [`Session::RING`] steps without [`Session::settled`] or [`Session::history`].
     pub fn train_step(&mut self, step: u64, batch: &Batch) -> Result<()> {
         self.train_step_by(step, batch, |engine, phases, uniform| engine.run(phases, uniform))
     }
@@ -145,9 +136,7 @@ impl Session {
         batch: &Batch,
         run: impl FnOnce(&mut dyn Engine, &[usize], &StepUniform) -> Result<T>,
     ) -> Result<T> {
-        if self.pending.len() == Session::RING {
-            return Err(Error::Plan(format!("{} steps without reading their results", Session::RING)));
-        }
+        self.results.check_room()?;
         if self.recorded.exchange.is_some() {
             return Err(Error::Plan("a worker's step goes through the exchange, not through `train_step`".into()));
         }
@@ -156,7 +145,7 @@ impl Session {
         let uniform = self.uniform(step, batch);
         let outcome = run(self.engine.as_mut(), &phases, &uniform)?;
         self.rows_change();
-        self.pending.push((step, batch.samples));
+        self.results.push(step, batch.samples);
         Ok(outcome)
     }
 
@@ -168,7 +157,7 @@ impl Session {
         let (optim, factor) = (&self.config.optim, self.config.workers.lr_factor());
         let correction = |beta: f64| (1.0 / (1.0 - beta.powf((step + 1) as f64))) as f32;
         StepUniform {
-            slot: self.pending.len() as u32,
+            slot: self.results.slot(),
             lr: (optim.lr_at(step) * factor) as f32,
             lr_rows: (optim.embedding_lr_at(step) * factor) as f32,
             adam_1: correction(optim.adam_betas[0]),
@@ -210,25 +199,6 @@ impl Session {
             (r.batch.row_samples, &batch.row_samples),
         ];
         lists.into_iter().filter(|(_, words)| !words.is_empty()).try_for_each(|(view, words)| self.engine.write(view, words))
-    }
-
-    /// Results of the steps since the last call; at most [`Session::RING`] steps may lie between calls.
-    pub async fn history(&mut self) -> Result<Vec<StepResult>> {
-        if self.pending.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (losses, logits) = (self.recorded.loss_ring, self.recorded.logit_ring);
-        let (count, stride) = (self.pending.len(), logits.len / losses.len);
-        let losses = self.engine.read(View { len: count, ..losses }).await?;
-        let logits = self.engine.read(View { len: count * stride, ..logits }).await?;
-        let results = self.pending.iter().enumerate().map(|(slot, &(step, samples))| StepResult {
-            step,
-            loss: f32::from_bits(losses[slot]),
-            logits: floats(&logits[slot * stride..slot * stride + samples]),
-        });
-        let results = results.collect();
-        self.pending.clear();
-        Ok(results)
     }
 
     /// Logits of a batch of at most `eval_batch` samples, without learning. Call

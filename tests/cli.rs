@@ -355,6 +355,66 @@ fn a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint() {
     assert!(code == 1 && err.contains("resumed at step"), "the kept checkpoint is whole: {err}");
 }
 
+/// The CPU engine, and the first adapter where there is one.
+fn devices() -> Vec<String> {
+    std::iter::once("cpu".to_owned()).chain(common::gpu().map(|adapter| adapter.name)).collect()
+}
+
+#[test]
+fn the_first_step_that_went_wrong_is_named_however_late_its_loss_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let settings = "[train]\nbatch = 8\n[data]\nfiles = [\"wrong.tsv\"]\nsplit = [1, 0, 0]\nshuffle = false\n\
+                    [data.schema]\ndense = [2]\ncategorical = [3]\ndense_log = false\n";
+    std::fs::write(dir.join("c.toml"), settings).unwrap();
+    for bad in [0, 15, 40] {
+        let mut lines: Vec<String> = (0..8 * 90).map(|i| format!("{}\t{}\tc{}", i % 3 / 2, i % 7, i % 5)).collect();
+        for (i, label, value) in [(2, 0, "3e38"), (3, 1, "3e38"), (4, 0, "-3e38"), (5, 1, "-3e38")] {
+            lines[8 * bad + i] = format!("{label}\t{value}\tc1");
+        }
+        put(dir, "wrong.tsv", &lines);
+        for device in devices() {
+            let told = |out: &str, every: &str| {
+                let args = ["train", "c.toml", "--device", &device, "--bits", "none", "--eval-every", every, "--out", out];
+                let (code, _, err) = run(dir, &args);
+                std::fs::remove_dir_all(dir.join(out)).unwrap();
+                assert_eq!(code, 1, "{err}");
+                err.lines()
+                    .find_map(|line| line.split_once("the loss became ")?.1.split_once(';'))
+                    .unwrap_or_else(|| panic!("{err}"))
+                    .0
+                    .to_owned()
+            };
+            // every loss is looked at before the next step
+            let each = told("each", "1");
+            assert_eq!(each, format!("NaN at step {}", bad + 1), "{device}");
+            assert_eq!(told("late", "0"), each, "{device}");
+        }
+    }
+}
+
+#[test]
+fn reports_are_the_same_whenever_results_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let settings = "[train]\nbatch = 1024\nmax_steps = 150\n[data]\nsplit = [0.99, 0.01, 0]\n[data.synthetic]\nsamples = 160000\n";
+    std::fs::write(dir.join("c.toml"), settings).unwrap();
+    for device in devices() {
+        let reports = |out: &str, every: &str| {
+            let args = ["train", "c.toml", "--preset", "tiny", "--device", &device, "--eval-every", every, "--out", out];
+            succeed(dir, &args);
+            let mut lines = metrics(&dir.join(out));
+            lines.retain(|line| line["kind"] == "train");
+            std::fs::remove_dir_all(dir.join(out)).unwrap();
+            lines
+        };
+        let late = reports("late", "0");
+        assert_eq!(late.iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>(), [32, 64, 96, 128]);
+        // each evaluation waits for all results first
+        assert_eq!(late, reports("often", "7"), "{device}");
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_an_error_and_the_old_checkpoint_stays() {

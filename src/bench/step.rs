@@ -107,30 +107,26 @@ impl Runner {
         Ok(Runner { session, step: 0 })
     }
 
-    /// Steps in whole rounds of results until `limit` seconds have passed; gives samples per second.
-    /// Reading the results waits for the device, so all the steps counted are done.
+    /// Steps until `limit` seconds have passed; gives samples per second. Nothing is waited for but at the end, the results of
+    /// all steps: so all that are counted are done.
     ///
     /// # Errors
     /// A loss that is not a number.
     pub fn run(&mut self, batches: &[Batch], limit: f64) -> Result<f64> {
         let (start, mut samples) = (Instant::now(), 0);
         loop {
-            for _ in 0..Session::RING {
-                let batch = &batches[self.step as usize % batches.len()];
-                self.session.train_step(self.step, batch)?;
-                self.step += 1;
-                samples += batch.samples;
-                if start.elapsed().as_secs_f64() > limit {
-                    break;
-                }
-            }
-            let results = block_on(self.session.history())?;
+            let batch = &batches[self.step as usize % batches.len()];
+            self.session.train_step(self.step, batch)?;
+            self.step += 1;
+            samples += batch.samples;
+            let last = start.elapsed().as_secs_f64() >= limit;
+            let results =
+                block_on(async { if last { self.session.history().await } else { self.session.settled(Session::RING / 2).await } })?;
             if let Some(bad) = results.iter().find(|r| !r.loss.is_finite()) {
                 return Err(Error::Data(format!("the loss of step {} is {}", bad.step, bad.loss)));
             }
-            let elapsed = start.elapsed().as_secs_f64();
-            if elapsed >= limit {
-                return Ok(samples as f64 / elapsed);
+            if last {
+                return Ok(samples as f64 / start.elapsed().as_secs_f64());
             }
         }
     }

@@ -2,7 +2,7 @@
 //! are made at load; a step is one encoder and one submission, and one compute pass unless copies to texels
 //! come between.
 
-use super::{Clock, Engine, Local, TimedRun};
+use super::{Clock, Engine, Reading, TimedRun};
 use crate::error::{Error, Result};
 use crate::plan::schedule::{Limits, Schedule};
 use crate::plan::variant::{self, Choice, Traits};
@@ -15,11 +15,13 @@ use texels::Mirrors;
 mod browser;
 mod compile;
 mod faults;
+mod landing;
 mod load;
 mod texels;
 
 pub use compile::Message;
 use faults::Faults;
+use landing::{Arriving, Landings};
 
 mod profile;
 use profile::Stopwatch;
@@ -28,9 +30,6 @@ use profile::Stopwatch;
 const STAGING_CHUNK: u64 = 1 << 20;
 /// Steps that may be under way before the host waits for the oldest.
 const IN_FLIGHT: usize = 3;
-/// Buffers to read through that are kept, and the largest of them in bytes.
-const KEPT_LANDINGS: usize = 4;
-const KEPT_LANDING: u64 = 1 << 24;
 
 /// An adapter and what it says of itself.
 #[derive(Debug)]
@@ -183,8 +182,7 @@ pub struct GpuEngine {
     encoder: Option<wgpu::CommandEncoder>,
     in_flight: VecDeque<wgpu::SubmissionIndex>,
     stopwatch: Option<Stopwatch>,
-    /// Where reads land, kept for the next ones.
-    landings: Vec<wgpu::Buffer>,
+    landings: Landings,
 }
 
 impl std::fmt::Debug for GpuEngine {
@@ -266,7 +264,7 @@ impl GpuEngine {
             encoder: None,
             in_flight: VecDeque::new(),
             stopwatch,
-            landings: Vec::new(),
+            landings: Landings::default(),
         })
     }
 
@@ -286,13 +284,12 @@ impl GpuEngine {
 
     fn submit(&mut self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
         self.belt.finish_and_recall_on_submit(&encoder);
-        let index = self.queue.submit([encoder.finish()]);
-        self.in_flight.push_back(index.clone());
-        index
+        self.queue.submit([encoder.finish()])
     }
 
-    /// Waits until few submissions are under way. Does nothing in the browser, which keeps its own pace.
-    fn throttle(&mut self) -> Result<()> {
+    /// Counts `submitted` as under way and waits until few are. Does nothing in the browser, which keeps its own pace.
+    fn throttle(&mut self, submitted: wgpu::SubmissionIndex) -> Result<()> {
+        self.in_flight.push_back(submitted);
         if self.in_flight.len() > IN_FLIGHT {
             let oldest = self.in_flight.pop_front();
             self.poll(wgpu::PollType::Wait { submission_index: oldest, timeout: None })?;
@@ -300,18 +297,8 @@ impl GpuEngine {
         self.poll(wgpu::PollType::Poll)
     }
 
-    /// A buffer of at least `size` bytes to read through.
-    fn landing(&mut self, size: u64) -> wgpu::Buffer {
-        let fits = self.landings.iter().enumerate().filter(|(_, l)| l.size() >= size);
-        match fits.min_by_key(|(_, l)| l.size()).map(|(i, _)| i) {
-            Some(kept) => self.landings.swap_remove(kept),
-            None => make_buffer(&self.device, "readback", size, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST),
-        }
-    }
-
     fn poll(&self, how: wgpu::PollType) -> Result<()> {
-        let polled = self.device.poll(how).map(|_| ()).map_err(|e| Error::Device(format!("the device stopped answering: {e}")));
-        self.faults.check().and(polled)
+        self.faults.poll(&self.device, how)
     }
 
     /// Runs commands; `alone` makes all copies they read, whatever came before.
@@ -334,8 +321,8 @@ impl GpuEngine {
             d.record(pass);
         }
         drop(pass);
-        self.submit(encoder);
-        self.throttle()
+        let submitted = self.submit(encoder);
+        self.throttle(submitted)
     }
 }
 
@@ -345,8 +332,8 @@ impl Engine for GpuEngine {
         let target = self.slots[self.schedule.slot(&view)].clone();
         self.stage(&mut encoder, &target, 4 * view.offset as u64, bytemuck::cast_slice(words));
         if words.len() as u64 * 4 >= STAGING_CHUNK {
-            self.submit(encoder); // a large upload must not pile up staging memory
-            self.throttle()?;
+            let submitted = self.submit(encoder); // a large upload must not pile up staging memory
+            self.throttle(submitted)?;
         } else {
             self.encoder = Some(encoder);
         }
@@ -366,29 +353,15 @@ impl Engine for GpuEngine {
         self.run_with_stopwatch(phases, step, clock)
     }
 
-    fn read(&mut self, view: View) -> Local<'_, Result<Vec<u32>>> {
-        Box::pin(async move {
-            let size = 4 * view.len as u64;
-            let landing = self.landing(size);
-            let mut encoder = self.encoder();
-            encoder.copy_buffer_to_buffer(&self.slots[self.schedule.slot(&view)], 4 * view.offset as u64, &landing, 0, size);
-            self.submit(encoder);
-            let (sender, receiver) = futures_channel::oneshot::channel();
-            landing.map_async(wgpu::MapMode::Read, ..size, move |outcome| {
-                let _ = sender.send(outcome); // the receiver lives until the end of this function
-            });
-            self.poll(wgpu::PollType::wait_indefinitely())?;
-            self.in_flight.clear();
-            let lost = |text: String| Error::Device(format!("reading back from the device failed: {text}; load the model again"));
-            let outcome = receiver.await.map_err(|e| lost(e.to_string()));
-            self.faults.check()?;
-            outcome?.map_err(|e| lost(e.to_string()))?;
-            let words = bytemuck::pod_collect_to_vec(&landing.get_mapped_range(..size).map_err(|e| lost(e.to_string()))?);
-            landing.unmap();
-            if landing.size() <= KEPT_LANDING && self.landings.len() < KEPT_LANDINGS {
-                self.landings.push(landing);
-            }
-            Ok(words)
-        })
+    fn begin_read(&mut self, views: &[View]) -> Result<Box<dyn Reading>> {
+        let landing = self.landings.take(&self.device, views.iter().map(|view| 4 * view.len as u64).sum());
+        let (mut encoder, mut end) = (self.encoder(), 0);
+        for view in views {
+            let (slot, size) = (&self.slots[self.schedule.slot(view)], 4 * view.len as u64);
+            encoder.copy_buffer_to_buffer(slot, 4 * view.offset as u64, &landing, end, size);
+            end += size;
+        }
+        let index = self.submit(encoder);
+        Ok(Box::new(Arriving::begin(&self.device, &self.faults, &self.landings, landing, end, index)))
     }
 }

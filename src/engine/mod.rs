@@ -138,6 +138,37 @@ pub trait Engine: std::fmt::Debug {
     /// An engine that was not loaded for it; a lost device.
     fn run_timed(&mut self, phases: &[usize], step: &StepUniform, clock: Clock<'_>) -> Result<TimedRun>;
 
+    /// Begins to read views, of one element at least, as they are now: what runs later may change them at once. Does not wait.
+    fn begin_read(&mut self, views: &[View]) -> Result<Box<dyn Reading>>;
+
     /// Reads a view once everything submitted has finished.
-    fn read(&mut self, view: View) -> Local<'_, Result<Vec<u32>>>;
+    fn read(&mut self, view: View) -> Local<'_, Result<Vec<u32>>> {
+        Box::pin(async move {
+            let mut reading = self.begin_read(&[view])?;
+            reading.wait().await?;
+            reading.words()
+        })
+    }
+}
+
+/// A read that was begun. It may be dropped at any time, and may outlive its engine; then it is an error.
+pub trait Reading: std::fmt::Debug {
+    /// Whether the words are there (or are known never to come, which [`Reading::words`] then says). Does not wait. In a
+    /// browser nothing arrives before the event loop has run.
+    ///
+    /// # Errors
+    /// A lost device, a command that it refused.
+    fn ready(&mut self) -> Result<bool>;
+
+    /// Waits until the words are there, for what was submitted before them alone. May be dropped and called again.
+    ///
+    /// # Errors
+    /// A lost device, a command that it refused.
+    fn wait(&mut self) -> Local<'_, Result<()>>;
+
+    /// The words of all views, one view after another; they are given once.
+    ///
+    /// # Errors
+    /// Words that are not there; a lost device.
+    fn words(&mut self) -> Result<Vec<u32>>;
 }

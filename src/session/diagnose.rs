@@ -19,8 +19,9 @@ impl Session {
             }
         }
         let Some(batch) = batch else { return Ok(None) };
-        if !self.pending.is_empty() {
-            return Err(Error::Plan(format!("{} steps whose results were not read; call `history` first", self.pending.len())));
+        match self.results.unread() {
+            0 => {}
+            unread => return Err(Error::Plan(format!("{unread} steps whose results were not read; call `history` first"))),
         }
         self.begin_evaluation()?; // makes scales if there are none
         self.upload(batch, TRAIN)?;

@@ -142,11 +142,12 @@ impl Session {
         hosted.changed = false;
         let (n, layout) = (hosted.uploaded.len(), hosted.store.layout());
         let part = |view: &View, width: usize| View { len: n * width, ..*view };
-        let weights = pollster::block_on(self.engine.read(part(&self.recorded.shards[0], layout.dim)))?;
-        let state = match self.recorded.shard_states.first() {
-            Some(view) => pollster::block_on(self.engine.read(part(view, layout.state)))?,
-            None => Vec::new(),
-        };
+        let state = self.recorded.shard_states.first().map(|view| part(view, layout.state));
+        let views: Vec<View> = std::iter::once(part(&self.recorded.shards[0], layout.dim)).chain(state).collect();
+        let mut reading = self.engine.begin_read(&views)?;
+        pollster::block_on(reading.wait())?;
+        let mut weights = reading.words()?;
+        let state = weights.split_off(views[0].len);
         hosted.store.write(Rows { numbers: std::mem::take(&mut hosted.uploaded), weights, state })
     }
 

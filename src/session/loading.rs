@@ -1,5 +1,6 @@
 //! From settings to a loaded session.
 
+use super::results::Results;
 use super::{DeviceInfo, RowLayout, RowStore, Session, devices, tensors};
 use crate::config::{Config, Shape, TablePlace};
 use crate::engine::Engine;
@@ -188,7 +189,7 @@ impl Session {
             names: placed.iter().map(|p| p.tensor.clone()).collect(),
             tensors: placed,
             capacity,
-            pending: Vec::new(),
+            results: Results::default(),
             scaled,
             pretrain_steps: 0,
             quantizing: false,

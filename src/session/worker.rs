@@ -42,17 +42,15 @@ impl Session {
     ///
     /// # Errors
     /// A session without workers; a batch beyond the capacity; more than [`Session::RING`] steps without
-    /// [`Session::history`].
+    /// [`Session::settled`] or [`Session::history`].
     pub fn begin_worker_step(&mut self, step: u64, batch: &Batch, global: u64) -> Result<StepUniform> {
         self.exchange()?;
-        if self.pending.len() == Session::RING {
-            return Err(Error::Plan(format!("{} steps without reading their results", Session::RING)));
-        }
+        self.results.check_room()?;
         self.upload(batch, TRAIN)?;
         let phases = self.gradient_phases(step)?;
         let uniform = StepUniform { inv_batch: 1.0 / global.max(1) as f32, ..self.uniform(step, batch) };
         self.engine.run(&phases, &uniform)?;
-        self.pending.push((step, batch.samples));
+        self.results.push(step, batch.samples);
         Ok(uniform)
     }
 

@@ -1,11 +1,11 @@
 //! The loop itself.
 
-use super::journal::{Journal, Report};
+use super::journal::Journal;
 use super::ranks::Resumed;
 use super::stepper::{Failure, Stepper};
 use super::traffic::Meter;
-use super::window::{Window, report_every};
-use super::{Assembled, Event, Facts, Options, Outcome, Progress, broken, folder, ranks};
+use super::window::Window;
+use super::{Assembled, Event, Facts, Options, Outcome, broken, folder, ranks};
 use crate::config::Config;
 use crate::data::Batch;
 use crate::data::loader::{Loader, Order, Share};
@@ -20,11 +20,9 @@ use std::time::{Duration, Instant};
 
 mod parts;
 mod profiling;
+mod results;
 mod saving;
 pub(super) use saving::best_so_far;
-
-/// Results are fetched at least this often.
-const FETCH_TIME: Duration = Duration::from_millis(500);
 
 /// Gets events.
 type Observe<'o> = &'o mut dyn FnMut(&Event<'_>);
@@ -42,8 +40,10 @@ pub(super) struct Trainer<'a> {
     /// At the rank that keeps the run's folder.
     journal: Option<Journal>,
     window: Window,
-    /// Steps done.
+    /// Steps begun.
     step: u64,
+    /// Steps whose results are here.
+    finished: u64,
     first_step: u64,
     steps: u64,
     epoch_steps: u64,
@@ -58,7 +58,9 @@ pub(super) struct Trainer<'a> {
     last_batch: Option<Batch>,
     /// The step of the last checkpoint in the folder.
     saved: Option<u64>,
+    /// When results last came, or a read of them was begun for that they had not come for long.
     fetched: Instant,
+    /// Time in steps, and the samples whose results came in it.
     trained: Duration,
     samples: u64,
     profiler: Option<profiling::Profiler>,
@@ -126,6 +128,7 @@ impl<'a> Trainer<'a> {
             session,
             window,
             step,
+            finished: step,
             steps,
             epoch_steps,
         })
@@ -159,10 +162,11 @@ impl<'a> Trainer<'a> {
             let (epoch_end, last) = (self.due(self.epoch_steps), self.step == self.steps);
             let evaluate = epoch_end || self.due(self.config.train.eval_every);
             let save = epoch_end || last || self.due(self.config.train.checkpoint_every);
-            if evaluate || save || self.stopped() {
+            let stopped = self.stopped();
+            if evaluate || save || stopped {
                 self.fetch(observe)?;
             }
-            if self.stopped() {
+            if stopped {
                 return Err(self.interrupted(observe));
             }
             if epoch_end || last {
@@ -262,14 +266,10 @@ impl<'a> Trainer<'a> {
             }
         };
         self.step += 1;
-        self.samples += batch.samples as u64;
         self.in_flight.push_back(batch.labels.clone());
         self.last_batch = Some(batch);
         self.trained += began.elapsed();
-        if self.in_flight.len() >= Session::RING / 2 || self.fetched.elapsed() > FETCH_TIME {
-            self.fetch(observe)?;
-        }
-        Ok(())
+        self.settle(observe)
     }
 
     /// Says which rows come after those of the batch at hand, where that helps.
@@ -307,98 +307,16 @@ impl<'a> Trainer<'a> {
         self.meter.push(&done);
         let step = self.step;
         self.step += 1;
+        self.finished = self.step;
         self.take_result(step, done.loss, &done.logits, &done.labels, observe)?;
-        if self.fetched.elapsed() > FETCH_TIME {
+        if self.fetched.elapsed() > results::FETCH_TIME {
             self.fetch(observe)?;
         }
         Ok(())
     }
-
-    /// Fetches the results of the steps in flight, checks their losses and reports.
-    fn fetch(&mut self, observe: Observe<'_>) -> Result<()> {
-        let began = Instant::now();
-        let results = pollster::block_on(self.session.history())?;
-        self.trained += began.elapsed();
-        self.fetched = Instant::now();
-        for result in results {
-            let labels = self.in_flight.pop_front().unwrap_or_default();
-            if !result.loss.is_finite() {
-                return Err(self.not_finite(result.step, result.loss, None));
-            }
-            self.take_result(result.step, result.loss, &result.logits, &labels, observe)?;
-        }
-        if !self.window.is_empty() {
-            observe(&Event::Progress(&self.progress(self.step)));
-        }
-        Ok(())
-    }
-
-    /// Takes in the result of a step; reports when enough have come together.
-    fn take_result(&mut self, step: u64, loss: f32, logits: &[f32], labels: &[f32], observe: Observe<'_>) -> Result<()> {
-        self.window.push(loss, logits, labels);
-        if (step + 1).is_multiple_of(report_every(global_batch(self.config) as usize)) {
-            self.recent_auc = self.window.auc();
-            let progress = self.progress(step + 1);
-            let lr = self.config.optim.lr_at(step) * self.config.workers.lr_factor();
-            if let Some(journal) = &mut self.journal {
-                journal.add(&Report::new(&progress, self.epoch_steps, lr))?;
-            }
-            observe(&Event::Progress(&progress));
-            self.window.clear();
-            self.meter.clear();
-            self.waited_before = (self.waited.load(Ordering::Relaxed), self.step);
-        }
-        Ok(())
-    }
-
-    /// How far the run is after `step` steps, of which the last few done may still be in flight.
-    fn progress(&self, step: u64) -> Progress {
-        let rate = self.rate();
-        let (played, network) = match &self.stepper {
-            Stepper::Simulated(all) => (self.config.workers.count, all.network),
-            _ => (1, None),
-        };
-        let done = (self.step - self.first_step).max(1) as f64;
-        Progress {
-            step,
-            steps: self.steps,
-            epoch: running_epoch(step, self.epoch_steps),
-            loss: self.window.loss(),
-            auc: self.recent_auc,
-            samples_per_second: rate,
-            data_wait_ms: self.wait_ms(self.waited_before),
-            seconds_left: (self.steps - step) as f64 * self.trained.as_secs_f64() / done,
-            exchange: self.meter.mean(&self.data.shape, played, network),
-        }
-    }
-
-    /// Milliseconds that a step waited for its batch, a mean since (nanoseconds waited, step).
-    fn wait_ms(&self, since: (u64, u64)) -> f64 {
-        let waited = self.waited.load(Ordering::Relaxed).saturating_sub(since.0);
-        waited as f64 / 1e6 / self.step.saturating_sub(since.1).max(1) as f64
-    }
-
-    fn rate(&self) -> f64 {
-        if self.samples == 0 { 0.0 } else { self.samples as f64 / self.trained.as_secs_f64().max(1e-9) }
-    }
-}
-
-/// The epoch of the last of `step` steps, the first is 0.
-fn running_epoch(step: u64, epoch_steps: u64) -> u64 {
-    step.saturating_sub(1) / epoch_steps.max(1)
 }
 
 /// Samples of all workers in a step.
 fn global_batch(config: &Config) -> u64 {
     (config.train.batch as u64).saturating_mul(config.workers.count.max(1) as u64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_epoch_runs_until_its_last_step_is_done() {
-        assert_eq!([0, 1, 10, 11, 20, 21].map(|step| running_epoch(step, 10)), [0, 0, 0, 1, 1, 2]);
-    }
 }

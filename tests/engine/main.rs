@@ -6,6 +6,7 @@ mod common;
 mod gradients;
 mod host_tables;
 mod house;
+mod late;
 mod methods;
 mod plan;
 mod predict;

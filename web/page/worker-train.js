@@ -24,7 +24,10 @@ async function loaded(settings, job) {
   free();
   const fp32 = await state.dqrm.Trainer.load(state.device, JSON.stringify({ ...settings, bits: null }));
   job.progress('loading the rounded model…');
-  const int4 = await state.dqrm.Trainer.load(state.device, JSON.stringify(settings));
+  const int4 = await state.dqrm.Trainer.load(state.device, JSON.stringify(settings)).catch((error) => {
+    fp32.free();
+    throw error;
+  });
   pair = { fp32, int4 };
   wantedRate = null;
   const facts = JSON.parse(int4.describe());

@@ -21,8 +21,6 @@ const CLICKS: u64 = 2;
 const VALIDATION: u64 = 1 << 40;
 /// Samples of a batch that is evaluated.
 const EVALUATION_BATCH: usize = 1024;
-/// Steps between two readings of losses, which the device then need not wait for.
-const READ_EVERY: u64 = 16;
 
 /// How much faster tables learn than MLPs: a row is in few samples of a batch.
 const TABLES: f64 = 400.0;
@@ -195,9 +193,8 @@ impl Training {
             let batch = fetch_batch(&self.clicks, &self.order, self.session.tables(), self.settings.batch, self.step)?;
             self.session.train_step(self.step, &batch)?;
             self.step += 1;
-            if i % READ_EVERY == 0 || i == n {
-                losses.extend(self.session.history().await?.into_iter().map(|result| result.loss));
-            }
+            let results = if i == n { self.session.history().await? } else { self.session.settled(Session::RING / 2).await? };
+            losses.extend(results.into_iter().map(|result| result.loss));
         }
         match losses.iter().position(|loss| !loss.is_finite()) {
             Some(i) => {

@@ -76,6 +76,51 @@ export const tests = [
     },
   },
   {
+    name: 'where the second trainer cannot be loaded, the first one is freed',
+    run: async ({ page, base }) => {
+      // rounded models find no room as long as `full` is set; every trainer is counted
+      await page.route('**/pkg/dqrm_web.js', async (route) => {
+        const response = await route.fetch();
+        const appended = `
+          const { load, prototype } = Trainer;
+          const { free } = prototype;
+          const channel = new BroadcastChannel('trainers');
+          let [live, full] = [0, true];
+          channel.onmessage = ({ data }) => { if (data === 'room') full = false; channel.postMessage({ live }); };
+          Trainer.load = async (device, settings) => {
+            if (full && JSON.parse(settings).bits) throw new Error('no room for a second one');
+            const trainer = await load.call(Trainer, device, settings);
+            live += 1;
+            return trainer;
+          };
+          prototype.free = function () { live -= 1; free.call(this); };\n`;
+        await route.fulfill({ response, body: await response.text() + appended });
+      });
+      await opened({ page, base });
+      const found = await page.evaluate(async () => {
+        const { Engine } = await import('/engine.js');
+        const engine = new Engine('cpu', () => {});
+        await engine.call('start', { device: 'cpu' });
+        const channel = new BroadcastChannel('trainers');
+        const answers = [];
+        const answer = () => new Promise((resolve) => { channel.onmessage = ({ data }) => { answers.push(data.live); setTimeout(resolve, 200); }; });
+        const ask = async (what) => { const answered = answer(); channel.postMessage(what); await answered; return Math.max(...answers.splice(0)); };
+        const settings = { bits: 4, period: 10_000, learning_rate: 0.01 };
+        const failed = await engine.call('train.load', { settings }).catch((error) => error.message);
+        const left = await ask('count');
+        await ask('room');
+        await engine.call('train.load', { settings });
+        const loaded = await ask('count');
+        await engine.call('train.load', { settings });
+        const again = await ask('count');
+        engine.close();
+        return { failed, left, loaded, again };
+      });
+      assert.match(found.failed, /no room/);
+      assert.deepEqual([found.left, found.loaded, found.again], [0, 2, 2]);
+    },
+  },
+  {
     name: 'a packed model that cannot be ranked with is said, and the training goes on',
     run: async ({ page, base }) => {
       await page.route('**/worker-rank.js', async (route) => {

@@ -22,8 +22,14 @@ impl Faults {
         faults
     }
 
-    fn note(&self, text: String) {
+    pub(super) fn note(&self, text: String) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(text);
+    }
+
+    /// Lets callbacks of the device run, and waits as `how` says.
+    pub(super) fn poll(&self, device: &wgpu::Device, how: wgpu::PollType) -> Result<()> {
+        let polled = device.poll(how).map(|_| ()).map_err(|e| Error::Device(format!("the device stopped answering: {e}")));
+        self.check().and(polled)
     }
 
     /// Whether all went well so far.

@@ -70,7 +70,10 @@ impl Trainer<'_> {
     /// The error for a loss or a weight that is not finite.
     pub(super) fn not_finite(&mut self, step: u64, loss: f32, buffer: Option<String>) -> Error {
         let last = self.last_batch.take();
-        let found = || pollster::block_on(self.session.first_not_finite(last.as_ref()));
+        let found = || {
+            pollster::block_on(self.session.history())?; // of the steps after the one that went wrong
+            pollster::block_on(self.session.first_not_finite(last.as_ref()))
+        };
         let buffer = match buffer.map_or_else(found, |b| Ok(Some(b))) {
             Ok(buffer) => buffer.unwrap_or_else(|| "not among the buffers that still exist".into()),
             Err(error) => return error,
