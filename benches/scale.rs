@@ -6,7 +6,7 @@
 //! ```text
 //! cargo bench --bench scale -- [--device cpu] [--only rows,batch,tables,dim,start] [--places device,host,file] [--rows 1e4,1e5,…]
 //!                              [--batches 128,2048,…] [--tables 1,4,…] [--dims 4,8,…] [--batch 128,2048,…] [--seconds S]
-//!                              [--rounds N] [--dir DIR] [--json FILE] [--svg DIR]
+//!                              [--rounds N] [--dir DIR] [--held BYTES] [--json FILE] [--svg DIR]
 //! ```
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
@@ -63,6 +63,9 @@ struct Args {
     /// Folder of the files of tables on the host.
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Bytes of memory for rows that wait to be written to such a file; as `dqrm train` has it where it is left out.
+    #[arg(long)]
+    held: Option<u64>,
     /// Write all figures to this file.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -134,14 +137,18 @@ struct Figures {
 }
 
 /// A session with weights, and the seconds to load and to initialise it.
-fn session(point: &Point, shape: &Shape, device: &str, place: &str, dir: &Path) -> dqrm::Result<(Session, [f64; 2])> {
-    let config = point.config(device, place);
+fn session(point: &Point, shape: &Shape, args: &Args, place: &str, dir: &Path) -> dqrm::Result<(Session, [f64; 2])> {
+    let config = point.config(&args.device, place);
     let (bags, layout) = (vec![1; shape.tables()], RowLayout::of(shape, &config));
     let began = Instant::now();
     let mut session = match place {
         "device" => block_on(Session::load(shape, &config, &bags))?,
         _ => {
-            let store = if place == "file" { HostTables::create(dir, layout)? } else { HostTables::in_memory(layout)? };
+            let store = match (place, args.held) {
+                ("file", Some(bytes)) => HostTables::create_holding(dir, layout, bytes)?,
+                ("file", None) => HostTables::create(dir, layout)?,
+                _ => HostTables::in_memory(layout)?,
+            };
             block_on(Session::load_hosted(shape, &config, &bags, Box::new(store), false))?
         }
     };
@@ -152,7 +159,7 @@ fn session(point: &Point, shape: &Shape, device: &str, place: &str, dir: &Path) 
 
 fn step_time(args: &Args, curve: &str, point: Point, place: &str, dir: &Path) -> dqrm::Result<Figures> {
     let shape = point.shape()?;
-    let (mut session, _) = session(&point, &shape, &args.device, place, dir)?;
+    let (mut session, _) = session(&point, &shape, args, place, dir)?;
     let count = (65_536 / point.batch as u64).clamp(16, 512);
     let batches: Vec<Batch> = (0..count).map(|n| point.batch(&shape, session.tables(), n)).collect::<dqrm::Result<_>>()?;
     let mut step = 0u64;
@@ -250,7 +257,7 @@ fn start_up(args: &Args, dir: &Path) -> Outcome<Vec<serde_json::Value>> {
         let mut all: [Vec<f64>; 6] = Default::default();
         for _ in 0..args.rounds.max(1) {
             let before = usage();
-            let (mut session, [load, fill]) = session(&BASE, &shape, &args.device, place, dir)?;
+            let (mut session, [load, fill]) = session(&BASE, &shape, args, place, dir)?;
             let [user, system] = std::array::from_fn(|i| usage()[i] - before[i]);
             let batch = BASE.batch(&shape, session.tables(), 0)?;
             let mut outcome = Ok(());

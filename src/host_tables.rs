@@ -1,10 +1,11 @@
 //! Tables on the host: every row with its optimizer state in this computer's memory, or in one memory-mapped file, so that a model
 //! may be larger than the device's memory and than this computer's. A step reads and writes its rows only; they are fetched
-//! by a thread of their own while the step before is computed.
+//! by a thread of their own while the step before is computed. Rows that change are held in memory for a while before they go to the file.
 //!
 //! The rows of all tables stand one after another, each as D weights and S values of state, FP32, in this computer's byte
 //! order. The file has no name and vanishes with the process.
 
+use crate::computer;
 use crate::error::{Error, Result};
 use crate::session::{RowLayout, RowStore, Rows};
 use kept::Kept;
@@ -14,6 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 mod file;
+mod file_rows;
+mod held;
 mod kept;
 mod largest;
 mod place;
@@ -21,6 +24,19 @@ mod place;
 /// Bytes of memory that the largest magnitudes of tables of so many rows take.
 pub(crate) fn bytes_of_largest(rows: &[u64]) -> u64 {
     rows.iter().map(|rows| rows.div_ceil(largest::BLOCK).saturating_mul(5)).fold(0, u64::saturating_add)
+}
+
+/// Bytes that rows which wait for the file may always take.
+const HELD_AT_LEAST: u64 = 64 << 20;
+/// Their share of the memory that can be had, and of the tables: with one row in so many of a page's held, a row that changes
+/// costs the disk at most a few times its own bytes.
+const HELD_SHARE: u64 = 8;
+
+/// Bytes of memory that rows of such tables in a file may take while they wait to be written, where `available` bytes can be had.
+pub(crate) fn bytes_held(layout: &RowLayout, available: Option<u64>) -> u64 {
+    let all = layout.total_rows().saturating_mul(held::bytes_of_row(layout.width()));
+    let share = (all / HELD_SHARE).max(HELD_AT_LEAST).min(all);
+    share.min(available.map_or(HELD_AT_LEAST, |bytes| bytes / HELD_SHARE))
 }
 
 /// Work for the thread: these rows are written, then those are read.
@@ -41,7 +57,7 @@ pub struct HostTables {
     /// These rows, once it is known that it has.
     ready: Option<Rows>,
     jobs: Option<Sender<Job>>,
-    done: Receiver<Rows>,
+    done: Receiver<Result<Rows>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -52,16 +68,27 @@ impl std::fmt::Debug for HostTables {
 }
 
 impl HostTables {
-    /// Makes the file, all zero, in `dir`, which is made too if need be. The disk's space is taken at once.
+    /// Makes the file, all zero, in `dir`, which is made too if need be. The disk's space is taken at once. Rows that changed wait in
+    /// memory before they are written: they take at most an eighth of what can be had now, and of the tables where that is more than
+    /// 64 MiB.
     ///
     /// # Errors
     /// A disk without room, a folder that cannot be written, a thread that cannot be started.
     pub fn create(dir: &Path, layout: RowLayout) -> Result<HostTables> {
-        HostTables::start(Kept::in_file(dir, &layout)?, layout)
+        let held = bytes_held(&layout, computer::available());
+        HostTables::create_holding(dir, layout, held)
     }
 
-    /// Keeps them in memory, all zero. A step then costs the same however many rows there are: rows that are written to a file make
-    /// the system bring whole pages to the disk, and each of these pages has to be made writable again.
+    /// [`HostTables::create`] with the bytes of memory that rows may take while they wait to be written; with 0, none waits for
+    /// longer than a step.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create_holding(dir: &Path, layout: RowLayout, bytes: u64) -> Result<HostTables> {
+        HostTables::start(Kept::in_file(dir, &layout, bytes)?, layout)
+    }
+
+    /// Keeps them in memory, all zero. Rows then cost the disk nothing.
     ///
     /// # Errors
     /// More than can be counted or than the system gives, a thread that cannot be started.
@@ -79,7 +106,7 @@ impl HostTables {
             for job in work {
                 let mut kept = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 job.write.iter().for_each(|rows| kept.write(rows));
-                let rows = kept.read(job.read);
+                let rows = kept.settle().map(|()| kept.read(job.read));
                 if finished.send(rows).is_err() {
                     return;
                 }
@@ -103,7 +130,8 @@ impl HostTables {
     /// Waits until the thread has read what was announced.
     fn wait(&mut self) -> Result<()> {
         if self.announced.is_some() && self.ready.is_none() {
-            self.ready = Some(self.done.recv().map_err(|_| stopped())?);
+            let done = self.done.recv().map_err(|_| stopped())?;
+            self.ready = Some(done.inspect_err(|_| self.announced = None)?);
         }
         Ok(())
     }
@@ -116,6 +144,7 @@ impl HostTables {
             kept.write(&rows);
             self.ready.iter_mut().for_each(|ready| patch(ready, &rows, &self.layout));
         }
+        kept.settle()?;
         Ok(kept)
     }
 

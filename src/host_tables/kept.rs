@@ -1,27 +1,19 @@
 //! What memory or the file holds, in rows and tables.
 
-use super::file::RowFile;
+use super::file_rows::FileRows;
 use super::largest::Largest;
 use super::place::Place;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::session::{RowLayout, Rows};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::path::Path;
-
-/// Threads that read rows of a file. A row that is not in memory is waited for, and the disk serves that many at a time;
-/// measured on a virtual disk: 3,328 rows took 340 ms with one thread, 146 with 8 and 106 with 32.
-const READERS: usize = 16;
-/// Rows that one of them reads at a time.
-const ROWS: usize = 64;
 
 /// Rows with their state, and the tables' largest magnitudes.
 pub(super) struct Kept {
     layout: RowLayout,
     place: Place,
     largest: Largest,
-    /// Of a file.
-    readers: Option<rayon::ThreadPool>,
 }
 
 /// The largest magnitude, as bits.
@@ -51,86 +43,74 @@ fn make_rows(words: &mut [u32], width: usize, dim: usize, start: u64, make: &(dy
 impl Kept {
     /// Takes memory.
     pub(super) fn in_memory(layout: &RowLayout) -> Result<Kept> {
-        let place = Place::in_memory(layout.total_rows().saturating_mul(layout.width() as u64))?;
-        Ok(Kept { largest: Largest::new(&layout.rows), layout: layout.clone(), place, readers: None })
+        let place = Place::in_memory(layout.total_rows(), layout.width())?;
+        Ok(Kept { largest: Largest::new(&layout.rows), layout: layout.clone(), place })
     }
 
-    /// Makes the file.
-    pub(super) fn in_file(dir: &Path, layout: &RowLayout) -> Result<Kept> {
-        let place = Place::File(RowFile::create(dir, layout.total_rows().saturating_mul(layout.width() as u64))?);
-        let readers = rayon::ThreadPoolBuilder::new().num_threads(READERS).thread_name(|i| format!("rows {i}")).build();
-        let readers = readers.map_err(|e| Error::Device(format!("cannot start threads that read the tables: {e}")))?;
-        Ok(Kept { largest: Largest::new(&layout.rows), layout: layout.clone(), place, readers: Some(readers) })
+    /// Makes the file; rows that wait to be written take at most `held` bytes of memory.
+    pub(super) fn in_file(dir: &Path, layout: &RowLayout, held: u64) -> Result<Kept> {
+        let place = Place::File(FileRows::create(dir, layout.total_rows(), layout.width(), held)?);
+        Ok(Kept { largest: Largest::new(&layout.rows), layout: layout.clone(), place })
     }
 
     /// Where rows are, for people.
     pub(super) fn place(&self) -> &'static str {
         match self.place {
-            Place::Memory(_) => "memory",
+            Place::Memory { .. } => "memory",
             Place::File(_) => "a file",
         }
     }
 
-    /// Where rows lie, in words.
-    fn span(&self, rows: Range<u64>) -> Range<usize> {
-        let width = self.layout.width();
-        rows.start as usize * width..rows.end as usize * width
+    /// Where they are.
+    #[cfg(test)]
+    pub(super) fn place_mut(&mut self) -> &mut Place {
+        &mut self.place
     }
 
     /// Copies rows out.
     pub(super) fn read(&self, numbers: Vec<u64>) -> Rows {
-        let (dim, width, all) = (self.layout.dim, self.layout.width(), self.place.words());
-        let copy = |from: usize, to: usize| {
-            let wide = to - from;
-            let mut out = vec![0; numbers.len() * wide];
-            if wide > 0 {
-                let some = |(numbers, out): (&[u64], &mut [u32])| {
-                    for (&number, row) in numbers.iter().zip(out.chunks_exact_mut(wide)) {
-                        let at = number as usize * width;
-                        row.copy_from_slice(&all[at + from..at + to]);
-                    }
-                };
-                match &self.readers {
-                    Some(readers) => {
-                        readers.install(|| numbers.par_chunks(ROWS).zip(out.par_chunks_mut(ROWS * wide)).for_each(some));
-                    }
-                    None => some((&numbers, &mut out)),
-                }
-            }
-            out
-        };
-        let (weights, state) = (copy(0, dim), copy(dim, width));
-        Rows { numbers, weights, state }
+        let (dim, width, state) = (self.layout.dim, self.layout.width(), self.layout.state);
+        let fetched = self.place.fetch(&numbers);
+        let mut fetched = fetched.chunks_exact(width);
+        let (mut weights, mut states) = (Vec::with_capacity(numbers.len() * dim), Vec::with_capacity(numbers.len() * state));
+        for row in numbers.iter().filter_map(|&number| self.place.at_hand(number).or_else(|| fetched.next())) {
+            weights.extend_from_slice(&row[..dim]);
+            states.extend_from_slice(&row[dim..]);
+        }
+        Rows { numbers, weights, state: states }
     }
 
-    /// Copies rows in.
+    /// Copies rows in. [`Kept::settle`] is to follow.
     pub(super) fn write(&mut self, rows: &Rows) {
-        let (dim, width, state) = (self.layout.dim, self.layout.width(), self.layout.state);
+        let (dim, state) = (self.layout.dim, self.layout.state);
         let mut table = 0;
         for (i, &number) in rows.numbers.iter().enumerate() {
             while number >= self.largest.first_row(table + 1) {
                 table += 1;
             }
-            let place = self.span(number..number + 1);
-            let row = &mut self.place.words_mut()[place];
+            let row = self.place.row_mut(number);
             let new = &rows.weights[i * dim..(i + 1) * dim];
             let (before, after) = (max_abs(&row[..dim]), max_abs(new));
             row[..dim].copy_from_slice(new);
-            row[dim..width].copy_from_slice(&rows.state[i * state..(i + 1) * state]);
+            row[dim..].copy_from_slice(&rows.state[i * state..(i + 1) * state]);
             self.largest.row(table, number, before, after);
         }
     }
 
+    /// Brings rows that were written to the file, where too many wait for it.
+    ///
+    /// # Errors
+    /// A disk that cannot be written. No row is lost: those that were not written wait on.
+    pub(super) fn settle(&mut self) -> Result<()> {
+        self.place.settle()
+    }
+
     /// The largest magnitude of each table.
     pub(super) fn largest(&mut self) -> Vec<u32> {
-        let (dim, width) = (self.layout.dim, self.layout.width());
-        let unsure = self.largest.take_unsure();
-        let look = |(block, rows): &(usize, Range<u64>)| (*block, max_abs_rows(&self.place.words()[self.span(rows.clone())], width, dim));
-        let look_at_all = || unsure.par_iter().map(look).collect();
-        let found: Vec<(usize, u32)> = match &self.readers {
-            Some(readers) => readers.install(look_at_all),
-            None => look_at_all(),
-        };
+        let (dim, unsure) = (self.layout.dim, self.largest.take_unsure());
+        let of_rows = |rows: Range<u64>| rows.map(|number| max_abs(&self.place.row(number)[..dim])).max().unwrap_or(0);
+        let look = |(block, rows): &(usize, Range<u64>)| (*block, of_rows(rows.clone()));
+        let found: Vec<(usize, u32)> = self.place.look(|| unsure.par_iter().map(look).collect());
         found.into_iter().for_each(|(block, largest)| self.largest.set(block, largest));
         self.largest.of_tables()
     }
@@ -139,21 +119,23 @@ impl Kept {
     pub(super) fn fill(&mut self, table: usize, first: u64, count: u64, make: &(dyn Fn(u64, &mut [f32]) + Sync)) -> Result<()> {
         let (dim, width, base) = (self.layout.dim, self.layout.width(), self.largest.first_row(table));
         let rows = base + first..base + first + count;
-        let (pieces, span) = (self.largest.pieces(table, rows.clone()), self.span(rows.clone()));
+        let pieces = self.largest.pieces(table, rows.clone());
         let words_of = |piece: &Range<u64>| (piece.end - piece.start) as usize * width;
         let start_of = |piece: &Range<u64>| (piece.start - base) * dim as u64;
         let found: Vec<u32> = match &mut self.place {
-            Place::Memory(map) => {
-                let mut rest: &mut [u32] = &mut bytemuck::cast_slice_mut(map)[span];
+            Place::Memory { .. } => {
+                let mut rest = self.place.run_mut(rows.clone())?;
                 let cut = |piece| rest.split_off_mut(..words_of(piece)).map(|words| (start_of(piece), words));
                 let cut: Vec<(u64, &mut [u32])> = pieces.iter().filter_map(cut).collect();
                 cut.into_par_iter().map(|(start, words)| make_rows(words, width, dim, start, make)).collect()
             }
             Place::File(file) => {
+                file.flush(rows.clone())?;
+                let file = &*file;
                 let one = |words: &mut Vec<u32>, piece: &Range<u64>| -> Result<u32> {
                     words.resize(words_of(piece), 0);
                     let largest = make_rows(words, width, dim, start_of(piece), make);
-                    file.write_all(piece.start * width as u64, words)?;
+                    file.write_free(piece.start, words)?;
                     Ok(largest)
                 };
                 pieces.par_iter().map_init(Vec::new, one).collect::<Result<_>>()?
@@ -200,16 +182,16 @@ impl Kept {
             return Ok(());
         }
         let rows = self.rows_with(table, wide, start, values.len());
-        let (base, span) = (self.largest.first_row(table), self.span(rows.clone()));
+        let base = self.largest.first_row(table);
         if wide == width {
             self.place.write_all(base * width as u64 + start, bytemuck::cast_slice(values))?;
         } else {
             let skipped = (start - (rows.start - base) * wide as u64) as usize;
-            let words = self.place.words_mut()[span.clone()].chunks_exact_mut(width).flat_map(|row| &mut row[offset..offset + wide]);
+            let words = self.place.run_mut(rows.clone())?.chunks_exact_mut(width).flat_map(|row| &mut row[offset..offset + wide]);
             words.skip(skipped).zip(values).for_each(|(w, v)| *w = v.to_bits());
         }
         if !state {
-            let words = &self.place.words()[span];
+            let words: &[u32] = self.place.run_mut(rows.clone())?;
             let of_piece = |piece: &Range<u64>| {
                 let at = |row: u64| (row - rows.start) as usize * width;
                 max_abs_rows(&words[at(piece.start)..at(piece.end)], width, dim)

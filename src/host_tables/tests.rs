@@ -13,10 +13,12 @@ fn layout(state: usize) -> RowLayout {
     RowLayout { rows: vec![700, 1, 300, 256, 5], dim: 3, state }
 }
 
-/// Memory, and a file in a folder that lives as long as the test.
-fn stores(layout: RowLayout) -> (tempfile::TempDir, [HostTables; 2]) {
+/// Memory, and files in a folder that lives as long as the test: one for which all rows wait, one for which some do and one for which
+/// none does.
+fn stores(layout: RowLayout) -> (tempfile::TempDir, [HostTables; 4]) {
     let dir = tempfile::tempdir().unwrap();
-    let stores = [HostTables::in_memory(layout.clone()).unwrap(), HostTables::create(dir.path(), layout).unwrap()];
+    let in_file = |held| HostTables::create_holding(dir.path(), layout.clone(), held).unwrap();
+    let stores = [HostTables::in_memory(layout.clone()).unwrap(), in_file(1 << 20), in_file(60 * 40), in_file(0)];
     (dir, stores)
 }
 
@@ -161,9 +163,80 @@ fn rows_filled_again_lose_their_state() {
 
 #[test]
 fn stores_say_where_they_keep_rows_and_refuse_more_than_any_memory() {
-    assert_eq!(stores(layout(0)).1.each_ref().map(RowStore::place), ["memory", "a file"]);
+    assert_eq!(stores(layout(0)).1.each_ref().map(RowStore::place), ["memory", "a file", "a file", "a file"]);
     let text = HostTables::in_memory(RowLayout { rows: vec![u64::MAX / 2; 3], dim: 128, state: 0 }).unwrap_err().to_string();
     assert!(text.contains("larger than any memory"), "{text}");
     let text = HostTables::in_memory(RowLayout { rows: vec![1 << 50], dim: 128, state: 0 }).unwrap_err().to_string();
     assert!(text.contains("refuses 576460752303423488 bytes"), "{text}");
+}
+
+/// Rows of many pages and of several regions of the file, changed here and there, in runs and again and again.
+#[test]
+fn rows_that_wait_come_to_their_places_in_the_file() {
+    let layout = RowLayout { rows: vec![30_000, 90_000], dim: 6, state: 2 };
+    let (dir, draws) = (tempfile::tempdir().unwrap(), Stream::new(5, 1));
+    let mut store = HostTables::create_holding(dir.path(), layout.clone(), 3_000 * held::bytes_of_row(8)).unwrap();
+    let mut plain = Plain::new(layout);
+    for round in 0..60 {
+        let from = draws.below(round, 119_000);
+        let mut numbers: Vec<u64> = (0..200).map(|i| draws.below(1000 + round * 1000 + i, 120_000)).chain(from..from + 150).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let rows = changed(plain.read(numbers), &draws, round);
+        plain.write(&rows);
+        store.write(rows).unwrap();
+        store.announce(vec![round]).unwrap();
+        store.wait().unwrap();
+        if round == 40 {
+            let mut values = vec![0.0; 700];
+            store.read_values(1, false, 100, &mut values).unwrap();
+            assert_eq!(values.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), {
+                let all = plain.values(1, false);
+                all[100..800].iter().map(|w| **w).collect::<Vec<_>>()
+            });
+        }
+    }
+    let all: Vec<u64> = (0..120_000).collect();
+    assert_eq!(store.idle().unwrap().read(all.clone()), plain.read(all.clone()), "some held, some in the file");
+    let kept = store.kept.clone();
+    let mut kept = kept.lock().unwrap();
+    let place::Place::File(file) = kept.place_mut() else { panic!("not in a file") };
+    assert!(file.held_rows() > 500 && file.held_rows() <= 3_000, "{}", file.held_rows());
+    file.flush(0..120_000).unwrap();
+    assert_eq!(file.held_rows(), 0);
+    assert_eq!(kept.read(all.clone()), plain.read(all), "all in the file");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_write_that_fails_is_an_error_and_loses_no_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = HostTables::create_holding(dir.path(), layout(1), 0).unwrap();
+    let mut plain = Plain::new(layout(1));
+    let rows = Rows { numbers: vec![2, 5, 701], weights: (1..10).collect(), state: vec![20, 21, 22] };
+    if let place::Place::File(file) = store.kept.lock().unwrap().place_mut() {
+        file.break_file();
+    }
+    plain.write(&rows);
+    store.write(rows).unwrap();
+    store.announce(vec![2, 3]).unwrap();
+    let text = store.read(vec![2, 3]).unwrap_err().to_string();
+    let parts =
+        ["cannot write changed rows to the tables' file in", &dir.path().display().to_string(), "Bad file descriptor", "--table-dir"];
+    assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+    let numbers = vec![2, 3, 5, 701];
+    assert_eq!(store.kept.lock().unwrap().read(numbers.clone()), plain.read(numbers), "the rows are still there");
+    assert!(store.read(vec![2]).is_err() && store.largest().is_err(), "and nobody is told that all is well");
+    assert!(store.fill(0, 0, 10, &|_, _| {}).is_err());
+}
+
+#[test]
+fn rows_that_wait_take_an_eighth_of_what_there_is_and_at_least_64_mib_where_they_may() {
+    let layout = |rows| RowLayout { rows: vec![rows], dim: 16, state: 0 };
+    let of = |rows, available| bytes_held(&layout(rows), available);
+    assert_eq!(of(100_000_000, Some(1 << 40)), 100_000_000 * 84 / 8);
+    assert_eq!(of(100_000_000, Some(2 << 30)), 256 << 20);
+    assert_eq!(of(2_000_000, Some(2 << 30)), 64 << 20);
+    assert_eq!([of(10, Some(2 << 30)), of(10, Some(80)), of(10, Some(0))], [840, 10, 0]);
+    assert_eq!(of(100_000_000, None), 64 << 20);
 }

@@ -188,12 +188,14 @@ fn memory_of(schedule: &Schedule) -> Vec<Part> {
     parts
 }
 
-/// What tables on the host need: memory, or a file of so many bytes; and the rows that are read ahead, at work and written back.
-fn memory_of_hosted(layout: &RowLayout, in_memory: bool, touched: u64) -> (Vec<Part>, Option<u64>) {
+/// What tables on the host need: memory, or a file of so many bytes and memory for rows that wait for it, of which `held` are held at
+/// most; and the rows that are read ahead, at work and written back.
+fn memory_of_hosted(layout: &RowLayout, in_memory: bool, held: u64, touched: u64) -> (Vec<Part>, Option<u64>) {
     let whole = tables::bytes(layout);
     let rows = ROWS_UNDER_WAY * touched * (4 * layout.width() as u64 + 8);
     let parts = [
         ("embedding tables with state", if in_memory { whole } else { 0 }),
+        ("changed rows that wait for the file, at most", if in_memory { 0 } else { held }),
         ("their blocks' largest magnitudes", host_tables::bytes_of_largest(&layout.rows)),
         ("rows under way, about", rows),
     ];
@@ -252,7 +254,8 @@ fn dry_run_with(config: &Config, available: Option<u64>, preparing: &mut Prepari
     let shared = adapter.as_ref().is_none_or(|a| a.is_software());
     let (mut memory, mut file_bytes) = (memory_of(&schedule), None);
     if let Some(layout) = &layout {
-        let (parts, file) = memory_of_hosted(layout, tables::in_memory(shape, &config, max_bag, available), batch.touched() as u64);
+        let (in_memory, held) = (tables::in_memory(shape, &config, max_bag, available), host_tables::bytes_held(layout, available));
+        let (parts, file) = memory_of_hosted(layout, in_memory, held, batch.touched() as u64);
         memory.extend(parts);
         file_bytes = file;
         if file.is_some() {
@@ -409,7 +412,14 @@ mod tests {
             config.model.table_dir = Some("x".into());
             let told = dry_run_with(&config, Some(1 << 40), &mut |_, _, _| {}).unwrap();
             assert_eq!(told.file_bytes, Some(whole.bytes));
-            assert!(told.memory.iter().all(|p| p.bytes < whole.bytes / 2) && told.notes.iter().any(|n| n.contains("in a file")));
+            let waiting = told.memory.iter().find(|p| p.name.starts_with("changed rows that wait")).unwrap();
+            assert_eq!(
+                (waiting.bytes, waiting.on_device),
+                (70_509 * (4 * layout.width() as u64 + 20), false),
+                "small tables may wait whole"
+            );
+            let others = told.memory.iter().filter(|p| p.name != waiting.name).all(|p| p.bytes < whole.bytes / 2);
+            assert!(others && told.notes.iter().any(|n| n.contains("in a file")));
         }
     }
 

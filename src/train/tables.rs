@@ -4,7 +4,7 @@ use super::{Assembled, Event, Options, Start, memory};
 use crate::computer;
 use crate::config::{Config, Shape, TablePlace};
 use crate::error::Result;
-use crate::host_tables::HostTables;
+use crate::host_tables::{self, HostTables};
 use crate::session::{Loading, RowLayout, Session};
 use crate::tune::Chooser;
 use crate::tuning_file::{Found, Tuner};
@@ -35,7 +35,8 @@ fn on_host(shape: &Shape, config: &Config, max_bag: &[usize], dir: &Path, availa
     {
         return Ok(store);
     }
-    HostTables::create(config.model.table_dir.as_deref().map_or(dir, Path::new), layout)
+    let held = host_tables::bytes_held(&layout, available);
+    HostTables::create_holding(config.model.table_dir.as_deref().map_or(dir, Path::new), layout, held)
 }
 
 /// Loads a session as `loading` says; tables on the host that are not kept in memory get a file in `model.table_dir`, or in

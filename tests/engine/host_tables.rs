@@ -8,12 +8,14 @@ use dqrm::quant::Bits;
 use dqrm::session::{RowLayout, Session};
 use pollster::block_on;
 
-/// The same settings with tables on the host: in a file of a folder that lives as long as the test, or in memory.
-fn hosted(setup: &Setup, device: &Device, dir: Option<&tempfile::TempDir>) -> Session {
+/// The same settings with tables on the host: in a file of a folder that lives as long as the test, with bytes for rows that wait to be
+/// written, or in memory.
+fn hosted(setup: &Setup, device: &Device, file: Option<(&tempfile::TempDir, u64)>) -> Session {
     let mut config = Config { device: device.clone(), ..setup.config.clone() };
     config.model.tables = TablePlace::Host;
     let layout = RowLayout::of(&setup.shape, &config);
-    let store = dir.map_or_else(|| HostTables::in_memory(layout.clone()), |dir| HostTables::create(dir.path(), layout.clone())).unwrap();
+    let in_file = |(dir, held): (&tempfile::TempDir, u64)| HostTables::create_holding(dir.path(), layout.clone(), held);
+    let store = file.map_or_else(|| HostTables::in_memory(layout.clone()), in_file).unwrap();
     let mut session = block_on(Session::load_hosted(&setup.shape, &config, setup.clicks.max_bag(), Box::new(store), false)).unwrap();
     session.initialise(5, &mut |_, _| {}).unwrap();
     session
@@ -43,8 +45,9 @@ fn assert_equal(what: &str, setup: &Setup, device: &Device, steps: u64) {
     let dir = tempfile::tempdir().unwrap();
     let run = |mut session: Session| (train(setup, &mut session, 0..steps), everything(&mut session));
     let on_device = run(setup.session(device));
-    for (place, dir) in [("memory", None), ("file", Some(&dir))] {
-        let on_host = run(hosted(setup, device, dir));
+    let places = [("memory", None), ("file", Some((&dir, 1 << 20))), ("file, few rows wait", Some((&dir, 4_000)))];
+    for (place, file) in places {
+        let on_host = run(hosted(setup, device, file));
         assert!(on_device.0.iter().zip(&on_host.0).all(|(a, b)| a.to_bits() == b.to_bits()), "{what} {device:?} {place}: logits differ");
         assert_same_bytes(&format!("{what} {device:?} {place}"), &on_device.1, &on_host.1);
     }
@@ -101,7 +104,7 @@ fn tensors_go_from_one_place_to_the_other() {
         train(&setup, &mut first, 0..20);
         let kept = everything(&mut first);
         let mut whole = setup.session(&device);
-        let mut again = hosted(&setup, &device, Some(&dir));
+        let mut again = hosted(&setup, &device, Some((&dir, 4_000)));
         for (name, values) in &kept {
             whole.write(name, 0, values).unwrap();
             again.write(name, 0, values).unwrap();
@@ -119,7 +122,7 @@ fn the_device_holds_the_rows_of_a_step_only() {
     let model = Model { rows: Some(vec![50, 3, 200_000, 1]), ..small_model() };
     let setup = Setup::new(model, small_config(Bits::B4, 16), 1);
     let dir = tempfile::tempdir().unwrap();
-    let session = hosted(&setup, &Device::Cpu, Some(&dir));
+    let session = hosted(&setup, &Device::Cpu, Some((&dir, 0)));
     let largest = session.plan().buffers.iter().map(|b| b.len).max().unwrap();
     assert!(largest < 1000, "a buffer of {largest} elements");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "the file has no name that could be left behind");
@@ -143,7 +146,7 @@ fn stores_and_settings_that_do_not_fit_are_refused() {
     assert!(load(&config, RowLayout { rows: vec![50, 3, 200, 2], ..layout }).contains("does not fit"));
     let text = block_on(Session::load(&setup.shape, &config, setup.clicks.max_bag())).unwrap_err().to_string();
     assert!(text.contains("load_hosted"), "{text}");
-    let mut session = hosted(&setup, &Device::Cpu, Some(&dir));
+    let mut session = hosted(&setup, &Device::Cpu, Some((&dir, 0)));
     assert!(session.write("emb_l.2.weight", 799, &[1.0, 2.0]).unwrap_err().to_string().contains("which has 800"));
     assert_eq!(read(&mut session, "emb_l.1.weight").len(), 12);
 }
