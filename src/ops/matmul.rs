@@ -11,6 +11,8 @@ use crate::plan::variant::Job;
 use crate::plan::{Args, Binding, Command, Elem, Kernel, Plan, Variant, View, grid};
 use rayon::prelude::*;
 
+mod cooperative;
+pub mod halves;
 mod variants;
 
 params!(
