@@ -246,7 +246,10 @@ impl<'a> Tuner<'a> {
             }
         };
         let picks = match pollster::block_on(tune(adapter, plan, &known, &|| begin.elapsed().as_secs_f64(), &mut late)) {
-            Ok(picks) => picks,
+            Ok(tuned) => {
+                self.found.warnings.extend(tuned.warnings);
+                tuned.picks
+            }
             Err(e) => {
                 self.found.warnings.push(format!("nothing was tuned: {e}"));
                 return known;
