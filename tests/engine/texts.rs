@@ -227,7 +227,7 @@ fn texts_on_cooperative_matrices_are_timed_and_agree() {
 }
 
 /// `matmul_nn`, times 1 + 2^-11.
-static CARELESS: [Variant; 1] = [Variant {
+const CARELESS: Variant = Variant {
     name: "careless",
     entry: "careless",
     consts: "",
@@ -258,8 +258,28 @@ fn careless(@builtin(global_invocation_id) id: vec3<u32>) {
     suits: |_| true,
     worth: |_| false,
     grid: |job| [job.param(0).div_ceil(8) as u32, (job.len(2) / job.param(0)).div_ceil(8) as u32, 1],
+};
+static WITH_CARELESS: Kernel = Kernel { variants: &[CARELESS], ..matmul::MATMUL_NN };
+
+/// A text that computes nothing, which is quick, and says that it needs cooperative matrices.
+static HASTY: [Variant; 1] = [Variant {
+    name: "hasty",
+    entry: "hasty",
+    source: "
+struct MatmulParams { inputs: u32, outputs: u32, relu: u32 }
+@group(0) @binding(0) var<uniform> layer: MatmulParams;
+@group(0) @binding(3) var<storage, read_write> dx: array<f32>;
+@compute @workgroup_size(8, 8)
+fn hasty(@builtin(global_invocation_id) id: vec3<u32>) {
+    if (id.x < layer.inputs && id.y < step.batch) {
+        dx[id.y * layer.inputs + id.x] = 0.0;
+    }
+}
+",
+    cooperative: Some(8),
+    ..CARELESS
 }];
-static WITH_CARELESS: Kernel = Kernel { variants: &CARELESS, ..matmul::MATMUL_NN };
+static WITH_HASTY: Kernel = Kernel { variants: &HASTY, ..matmul::MATMUL_NN };
 
 #[test]
 fn a_text_that_errs_is_noticed_before_it_is_picked() {
@@ -267,6 +287,28 @@ fn a_text_that_errs_is_noticed_before_it_is_picked() {
     let mut command = commands(&plan).find(|c| c.kernel == &matmul::MATMUL_NN).expect("an ungated product").clone();
     command.kernel = &WITH_CARELESS;
     let found = block_on(tune::difference(&adapter, &command, "matmul_nn", "careless")).unwrap();
-    assert!(found.as_ref().is_some_and(|text| text.contains("matmul_nn 12")), "{found:?}");
+    assert!(found.as_ref().is_some_and(|text| text.contains("of `matmul_nn ")), "{found:?}");
     assert_eq!(block_on(tune::difference(&adapter, &command, "matmul_nn", "matmul_nn")).unwrap(), None);
+}
+
+#[test]
+fn a_text_with_cooperative_matrices_that_errs_is_not_picked_however_quick() {
+    let Some((mut adapter, mut plan)) = products() else { return };
+    let able = adapter.traits.cooperative.contains(&8);
+    adapter.traits.cooperative = &[8];
+    adapter.traits.subgroups = Some((8, 8));
+    plan.phases.iter_mut().for_each(|p| p.commands.retain(|c| c.kernel == &matmul::MATMUL_NN));
+    plan.phases.iter_mut().flat_map(|p| &mut p.commands).for_each(|c| c.kernel = &WITH_HASTY);
+    for command in commands(&plan) {
+        assert_eq!(candidates(&adapter.traits, command), ["matmul_nn", "hasty"]);
+    }
+    let begin = Instant::now();
+    let clock = || begin.elapsed().as_secs_f64() / 100.0;
+    let tuned = block_on(tune::tune(&adapter, &plan, &Picks::default(), &clock, &mut |_, _| ())).unwrap();
+    assert!(!tuned.picks.is_empty() && tuned.picks.iter().all(|(_, name)| name == "matmul_nn"), "{tuned:?}");
+    if able {
+        assert!(tuned.warnings.iter().all(|w| w.contains("`hasty` is quick here, but not used: result")), "{:?}", tuned.warnings);
+    } else {
+        assert!(tuned.warnings.len() == 1 && tuned.warnings[0].contains("not timed"), "{:?}", tuned.warnings);
+    }
 }

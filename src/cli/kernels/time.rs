@@ -175,7 +175,9 @@ fn race(
         texts.push((file.to_string(), plan, Choice::Portable));
     }
     if let Some(adapter) = bench.adapter.as_ref().filter(|_| args.variants) {
-        let fits = |v: &Variant| original.phases.iter().flat_map(|p| &p.commands).filter(|c| c.kernel == kernel).all(|c| v.can_run(&adapter.traits, c));
+        let fits = |v: &Variant| {
+            original.phases.iter().flat_map(|p| &p.commands).filter(|c| c.kernel == kernel).all(|c| v.can_run(&adapter.traits, c))
+        };
         texts.extend(kernel.variants.iter().filter(|v| fits(v)).map(|v| (v.name.to_string(), original.clone(), Choice::Only(v.name))));
     }
     let timings = pollster::block_on(async {
