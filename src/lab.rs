@@ -32,8 +32,16 @@ pub mod timing;
 /// # Errors
 /// A plan that does not fit the device, or a shader that the driver refuses.
 pub async fn load(adapter: Option<&GpuAdapter>, plan: Plan) -> Result<Box<dyn Engine>> {
+    load_text(adapter, plan, Choice::Portable).await
+}
+
+/// The same with other texts on an adapter.
+///
+/// # Errors
+/// As [`load`].
+pub async fn load_text(adapter: Option<&GpuAdapter>, plan: Plan, choice: Choice<'_>) -> Result<Box<dyn Engine>> {
     Ok(match adapter {
         None => Box::new(CpuEngine::load(Schedule::new(plan, &CpuEngine::limits(None))?)),
-        Some(adapter) => Box::new(GpuEngine::load_with(adapter, Schedule::new(plan, &adapter.limits)?, Choice::Portable, false).await?),
+        Some(adapter) => Box::new(GpuEngine::load_with(adapter, Schedule::new(plan, &adapter.limits)?, choice, false).await?),
     })
 }

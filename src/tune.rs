@@ -12,6 +12,9 @@ use crate::plan::schedule::Schedule;
 use crate::plan::variant::{Choice, Picks, Traits, candidates};
 use crate::plan::{Command, Plan, Role, StepUniform, View};
 
+mod agreement;
+pub use agreement::difference;
+
 /// Runs that are timed, after one that is not; the quickest counts.
 const RUNS: usize = 5;
 /// Seconds after which no other text is tried.
@@ -25,6 +28,15 @@ pub trait Chooser: std::fmt::Debug {
     fn picks(&mut self, adapter: &GpuAdapter, plan: &Plan) -> Picks;
 }
 
+/// What tuning found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tuned {
+    /// The texts.
+    pub picks: Picks,
+    /// Texts that were left out, and why, for the user.
+    pub warnings: Vec<String>,
+}
+
 /// A command to be timed.
 #[derive(Debug)]
 struct Probe {
@@ -35,6 +47,14 @@ struct Probe {
     seconds: Vec<f64>,
 }
 
+impl Probe {
+    /// Whether the text number `round` needs what a driver may do wrong.
+    fn is_doubtful(&self, round: usize) -> bool {
+        let variant = self.names.get(round).and_then(|name| self.command.kernel.variants.iter().find(|v| v.name == *name));
+        variant.is_some_and(|v| v.cooperative.is_some())
+    }
+}
+
 /// Whether the texts of this command are timed at all.
 pub fn is_timed(command: &Command) -> bool {
     matmul::KERNELS.contains(&command.kernel)
@@ -42,7 +62,8 @@ pub fn is_timed(command: &Command) -> bool {
 
 /// `known`, and what was found for the other matrix products of `plan`. `clock` gives seconds, `progress` hears of rounds
 /// begun before and rounds in all; a round times one text of each product. After ten seconds no further round begins, and
-/// the quickest of the texts that were timed counts.
+/// the quickest of the texts that were timed counts. A text with cooperative matrices counts only if it gives what the usual
+/// text gives ([`difference`]); drivers err there.
 ///
 /// # Errors
 /// When the device cannot be had or is lost.
@@ -52,8 +73,8 @@ pub async fn tune(
     known: &Picks,
     clock: Clock<'_>,
     progress: &mut dyn FnMut(usize, usize),
-) -> Result<Picks> {
-    let mut picks = known.clone();
+) -> Result<Tuned> {
+    let (mut picks, mut warnings) = (known.clone(), Vec::new());
     let mut probes = probes(&adapter.traits, plan, known);
     let rounds = probes.iter().map(|p| p.names.len()).max().unwrap_or(0);
     let schedule = Schedule::new(bench(&mut probes), &adapter.limits)?;
@@ -63,12 +84,37 @@ pub async fn tune(
             break;
         }
         progress(round, rounds);
-        time_round(adapter, &schedule, &mut probes, round, clock).await?;
+        match time_round(adapter, &schedule, &mut probes, round, clock).await {
+            Err(e) if probes.iter().any(|p| p.is_doubtful(round)) => {
+                warnings.push(format!("texts with cooperative matrices are not timed: {e}"));
+                probes.iter_mut().filter(|p| p.names.len() > round).for_each(|p| p.seconds.push(f64::NAN));
+            }
+            outcome => outcome?,
+        }
     }
-    for probe in &probes {
-        picks.set(&probe.command, quickest(&probe.names, &probe.seconds));
+    for probe in &mut probes {
+        let name = proved(adapter, probe, &mut warnings).await;
+        picks.set(&probe.command, name);
     }
-    Ok(picks)
+    Ok(Tuned { picks, warnings })
+}
+
+/// The quickest text, but of those with cooperative matrices none that differs from the usual one.
+async fn proved(adapter: &GpuAdapter, probe: &mut Probe, warnings: &mut Vec<String>) -> &'static str {
+    loop {
+        let name = quickest(&probe.names, &probe.seconds);
+        let place = probe.names.iter().position(|n| *n == name).unwrap_or(0);
+        if !probe.is_doubtful(place) {
+            return name;
+        }
+        let reason = match difference(adapter, &probe.command, probe.names[0], name).await {
+            Ok(None) => return name,
+            Ok(Some(difference)) => difference,
+            Err(e) => e.to_string(),
+        };
+        warnings.push(format!("`{name}` is quick here, but not used: {reason}"));
+        probe.seconds[place] = f64::NAN;
+    }
 }
 
 /// The commands of `plan` that have several texts and no pick, each kind once, by their batches.

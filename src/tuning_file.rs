@@ -67,7 +67,7 @@ fn device_name(adapter: &GpuAdapter) -> String {
 
 /// Changes when a text does.
 fn texts() -> String {
-    let texts = matmul::KERNELS.iter().flat_map(|k| std::iter::once(k.wgsl()).chain(k.variants.iter().map(|v| v.wgsl())));
+    let texts = matmul::KERNELS.iter().flat_map(|k| std::iter::once(k.wgsl()).chain(k.variants.iter().flat_map(|v| v.texts())));
     format!("{:016x}", xxh3_64(texts.collect::<Vec<_>>().join("\0").as_bytes()))
 }
 
@@ -246,7 +246,10 @@ impl<'a> Tuner<'a> {
             }
         };
         let picks = match pollster::block_on(tune(adapter, plan, &known, &|| begin.elapsed().as_secs_f64(), &mut late)) {
-            Ok(picks) => picks,
+            Ok(tuned) => {
+                self.found.warnings.extend(tuned.warnings);
+                tuned.picks
+            }
             Err(e) => {
                 self.found.warnings.push(format!("nothing was tuned: {e}"));
                 return known;

@@ -62,6 +62,7 @@ fn reason(traits: &Traits, variant: &Variant) -> String {
         (Some(size), Some((least, most))) if (least, most) != (size, size) => {
             format!("needs subgroups of {size}, the adapter's are of {least} to {most}")
         }
+        _ if !variant.has_features(traits) => "needs cooperative matrices, which the adapter does not have".into(),
         _ => "suits no command of these cases".into(),
     }
 }

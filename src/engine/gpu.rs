@@ -14,6 +14,7 @@ use texels::Mirrors;
 #[cfg(target_arch = "wasm32")]
 mod browser;
 mod compile;
+mod experimental;
 mod faults;
 mod landing;
 mod load;
@@ -96,6 +97,7 @@ impl GpuAdapter {
                 software: info.device_type == wgpu::DeviceType::Cpu,
                 subgroups: features.contains(wgpu::Features::SUBGROUP).then_some((info.subgroup_min_size, info.subgroup_max_size)),
                 max_texture_side: limits.max_texture_dimension_2d,
+                cooperative: experimental::cooperative(&adapter),
             },
             adapter,
         }
@@ -118,6 +120,7 @@ impl GpuAdapter {
             label: Some("dqrm"),
             required_limits: self.adapter.limits(),
             required_features: features | self.adapter.features() & wgpu::Features::SUBGROUP,
+            experimental_features: experimental::leave(features),
             ..Default::default()
         };
         let failed = |e: &dyn std::fmt::Display| Error::Device(format!("cannot open `{}`: {e}", self.name));
@@ -211,7 +214,8 @@ impl GpuEngine {
     /// As [`GpuEngine::load`].
     pub async fn load_with(adapter: &GpuAdapter, schedule: Schedule, choice: Choice<'_>, profile: bool) -> Result<GpuEngine> {
         let timestamps = if profile { profile::features(&adapter.adapter) } else { wgpu::Features::empty() };
-        let (device, queue) = adapter.open(timestamps).await?;
+        let picked = load::picked(&schedule, &|command| variant::choose(&adapter.traits, command, choice));
+        let (device, queue) = adapter.open(timestamps | experimental::features(&picked)).await?;
         let faults = Faults::watch(&device);
         let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
@@ -240,8 +244,10 @@ impl GpuEngine {
             entries: &[wgpu::BindGroupEntry { binding: 0, resource: step.as_entire_binding() }],
         });
         let mut mirrors = Mirrors::default();
-        let loader = Loader { device: &device, schedule: &schedule, slots: &slots, params: &params, step_layout: &step_layout };
-        let phases = loader.phases(&mut mirrors, &|command| variant::choose(&adapter.traits, command, choice));
+        let scratch = load::scratch(&device, &schedule, &picked);
+        let loader =
+            Loader { device: &device, schedule: &schedule, slots: &slots, params: &params, step_layout: &step_layout, scratch: &scratch };
+        let phases = loader.phases(&mut mirrors, &picked);
 
         let stopwatch = profile.then(|| Stopwatch::new(&device, &queue, &schedule, adapter.is_software(), mirrors.is_empty()));
 

@@ -2,7 +2,7 @@
 //! PyTorch, samples are rows. ReLU is fused into the forward store; its mask is fused into the store
 //! of the gradient that reaches the layer below.
 
-use super::case::{Case, random, sums};
+use super::case::{Case, Tolerance, random, sums};
 use super::parallel;
 use crate::params;
 use crate::plan::kernel::{reads, shared, writes};
@@ -11,6 +11,8 @@ use crate::plan::variant::Job;
 use crate::plan::{Args, Binding, Command, Elem, Kernel, Plan, Variant, View, grid};
 use rayon::prelude::*;
 
+mod cooperative;
+pub mod halves;
 mod variants;
 
 params!(
@@ -73,6 +75,16 @@ pub fn samples(command: &Command) -> usize {
         _ => &[(0, outputs)],
     };
     widths.iter().map(|&(view, width)| job.len(view) / width.max(1)).min().unwrap_or(0)
+}
+
+/// How close two texts of `command`, one of this op's, must be for operands of unit size.
+pub fn tolerance(command: &Command) -> Tolerance {
+    let job = Job::of(command);
+    sums(match command.kernel.name {
+        "matmul_nt" => job.param(0),
+        "matmul_nn" | "matmul_nn_gated" => job.param(1),
+        _ => samples(command),
+    })
 }
 
 /// Widths and activation of one layer.

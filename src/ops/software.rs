@@ -25,6 +25,8 @@ pub(super) const fn variant(
         shared: SHARED,
         workgroup: [64, 1, 1],
         subgroup: None,
+        cooperative: None,
+        stages: None,
         made_for: MadeFor::Software,
         forms,
         suits,

@@ -14,6 +14,8 @@ pub struct Traits {
     pub subgroups: Option<(u32, u32)>,
     /// Largest side of a two-dimensional texture, in texels.
     pub max_texture_side: u32,
+    /// Sides of the square cooperative matrices with f16 operands and f32 sums that a subgroup multiplies.
+    pub cooperative: &'static [u32],
 }
 
 /// Which adapters a variant was made for; others could run it and would not gain.
@@ -83,6 +85,44 @@ pub fn always(_: &Job<'_>) -> bool {
     true
 }
 
+/// A dispatch before or behind a variant's own.
+#[derive(Debug)]
+pub struct Stage {
+    /// Entry point in WGSL.
+    pub entry: &'static str,
+    /// Its text, in pieces.
+    pub text: &'static [&'static str],
+    /// Threads of a workgroup.
+    pub workgroup: [u32; 3],
+    /// Workgroups for a command.
+    pub grid: fn(&Job<'_>) -> [u32; 3],
+}
+
+/// Dispatches around a variant's own, and memory that they hand results through. They have the bindings of the kernel, of which
+/// each uses what it needs.
+#[derive(Debug)]
+pub struct Stages {
+    /// Before it, in this order.
+    pub before: &'static [Stage],
+    /// Behind it.
+    pub behind: &'static [Stage],
+    /// Words of each scratch buffer for a command; buffer i is binding [`SCRATCH`] + i, `read_write`. Other commands use the
+    /// same memory, so a stage reads there what a stage before it wrote.
+    pub scratch: &'static [fn(&Job<'_>) -> usize],
+}
+
+/// The first binding of scratch buffers; a kernel has at most eight storage bindings.
+pub const SCRATCH: u32 = 9;
+/// Words that a scratch buffer may have: 128 MiB, which every adapter binds.
+pub const MAX_SCRATCH: usize = 1 << 25;
+
+impl Stage {
+    /// The whole WGSL text.
+    pub fn wgsl(&self) -> String {
+        self.text.join("\n")
+    }
+}
+
 /// Another way to compute what a kernel computes.
 pub struct Variant {
     /// Unique in the crate.
@@ -99,6 +139,11 @@ pub struct Variant {
     pub workgroup: [u32; 3],
     /// The size that all subgroups must have, when the text uses subgroups.
     pub subgroup: Option<u32>,
+    /// The side of the cooperative matrices that the text uses, if it does; subgroups may then have any size that divides the
+    /// workgroup. The device is opened with experimental features for it.
+    pub cooperative: Option<u32>,
+    /// What is dispatched before and behind it.
+    pub stages: Option<&'static Stages>,
     /// Whom it is for.
     pub made_for: MadeFor,
     /// How each binding is seen.
@@ -117,9 +162,39 @@ impl Variant {
         [self.consts, self.source].into_iter().chain(self.shared.iter().copied()).collect::<Vec<_>>().join("\n")
     }
 
+    /// The stages before and behind its own dispatch.
+    pub fn around(&self) -> (&'static [Stage], &'static [Stage]) {
+        self.stages.map_or((&[], &[]), |s| (s.before, s.behind))
+    }
+
+    /// The texts of all its dispatches.
+    pub fn texts(&self) -> Vec<String> {
+        let (before, behind) = self.around();
+        before.iter().map(Stage::wgsl).chain([self.wgsl()]).chain(behind.iter().map(Stage::wgsl)).collect()
+    }
+
+    /// The entry points of all its dispatches.
+    pub fn entries(&self) -> Vec<&'static str> {
+        let (before, behind) = self.around();
+        before.iter().map(|s| s.entry).chain([self.entry]).chain(behind.iter().map(|s| s.entry)).collect()
+    }
+
+    /// The adapter has what the texts use.
+    pub fn has_features(&self, traits: &Traits) -> bool {
+        let fits = |side: u32| {
+            let threads = self.workgroup[0];
+            traits.cooperative.contains(&side) && traits.subgroups.is_some_and(|(_, most)| most > 0 && threads.is_multiple_of(most))
+        };
+        self.subgroup.is_none_or(|size| traits.subgroups == Some((size, size))) && self.cooperative.is_none_or(fits)
+    }
+
+    /// Words of its scratch buffers for a command.
+    pub fn scratch(&self, command: &Command) -> Vec<usize> {
+        self.stages.map_or(Vec::new(), |s| s.scratch.iter().map(|words| words(&Job::of(command))).collect())
+    }
+
     /// An adapter with these traits can run it for this command.
     pub fn can_run(&self, traits: &Traits, command: &Command) -> bool {
-        let subgroups = self.subgroup.is_none_or(|size| traits.subgroups == Some((size, size)));
         let textures = self.forms.iter().zip(&command.views).all(|(form, view)| match form.floats() {
             None => true,
             Some(floats) => {
@@ -128,7 +203,10 @@ impl Variant {
                 view.len % floats == 0 && TEXTURE_WIDTH as usize <= side && texels.div_ceil(TEXTURE_WIDTH as usize) < side
             }
         });
-        subgroups && textures && (self.suits)(&Job::of(command))
+        self.has_features(traits)
+            && textures
+            && (self.suits)(&Job::of(command))
+            && self.scratch(command).iter().all(|&words| words <= MAX_SCRATCH)
     }
 }
 

@@ -3,15 +3,17 @@
 use crate::{Setup, assert_same_bytes, common, difference, everything, largest, small_config};
 use dqrm::config::{Config, DenseOptimizer, Device, Model, Optim, RowOptimizer};
 use dqrm::engine::gpu::GpuAdapter;
-use dqrm::ops::kernels;
-use dqrm::plan::variant::{Choice, MadeFor, Picks, candidates, choose};
-use dqrm::plan::{Command, Plan, Variant};
+use dqrm::ops::{kernels, matmul};
+use dqrm::plan::kernel::shared;
+use dqrm::plan::variant::{Choice, Form, MadeFor, Picks, candidates, choose};
+use dqrm::plan::{Command, Kernel, Plan, Variant};
 use dqrm::quant::Bits;
 use dqrm::session::{Loading, Session};
 use dqrm::tune::{self, Chooser};
 use dqrm::tuning_file::{IN_RUN, Tune, Tuner, Tuning};
 use pollster::block_on;
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::time::Instant;
 
 /// Widths that are multiples of four and widths that are not, wherever a product has one; two tiles of 64 samples.
@@ -72,12 +74,27 @@ fn every_text_for_gpus_trains_as_the_cpu_does() {
     let Some(adapter) = common::gpu() else { return };
     let device = Device::Named(adapter.name);
     let mut ran = BTreeSet::new();
-    let endings = ["none", "tiles64_fours", "tiles64_mixed", "tiles64", "tiles32_fours", "tiles32_mixed", "tiles32", "sliced"];
+    let endings = [
+        "none",
+        "tiles64_fours",
+        "tiles64_mixed",
+        "tiles64",
+        "tiles32_fours",
+        "tiles32_mixed",
+        "tiles32",
+        "sliced",
+        "cooperative16",
+        "cooperative8",
+    ];
+    let possible = |ending: &str| {
+        ending == "none"
+            || kernels().into_iter().flat_map(|k| hardware(k.variants)).any(|v| v.name.ends_with(ending) && v.has_features(&adapter.traits))
+    };
     for bits in [Bits::None, Bits::B4] {
         let setup = setup(bits);
         let mut cpu = session(&setup, &Device::Cpu, None);
         let expected = (setup.train(&mut cpu, 0..STEPS), everything(&mut cpu));
-        for ending in endings {
+        for ending in endings.into_iter().filter(|ending| possible(ending)) {
             let mut forced = Forced { ending, ran: BTreeSet::new() };
             let mut run = || {
                 let mut session = session(&setup, &device, Some(&mut forced));
@@ -95,7 +112,13 @@ fn every_text_for_gpus_trains_as_the_cpu_does() {
             ran.extend(forced.ran);
         }
     }
-    let all: BTreeSet<&str> = kernels().into_iter().flat_map(|k| hardware(k.variants)).map(|v| v.name).collect();
+    let (able, lacking): (Vec<_>, Vec<_>) =
+        kernels().into_iter().flat_map(|k| hardware(k.variants)).partition(|v| v.has_features(&adapter.traits));
+    let all: BTreeSet<&str> = able.iter().map(|v| v.name).collect();
+    for variant in lacking {
+        let line = format!("skipped: `{}` needs cooperative matrices, which the adapter does not have", variant.name);
+        writeln!(std::io::stderr(), "{line}").expect("standard error is open");
+    }
     assert_eq!(ran, all, "some text did not run");
 }
 
@@ -110,7 +133,7 @@ fn tuning_times_each_product_once_and_remembers() {
     let clock = || begin.elapsed().as_secs_f64() / 100.0;
     let mut rounds = 0;
     let mut progress = |_, _| rounds += 1;
-    let picks = block_on(tune::tune(&adapter, &plan, &Picks::default(), &clock, &mut progress)).unwrap();
+    let picks = block_on(tune::tune(&adapter, &plan, &Picks::default(), &clock, &mut progress)).unwrap().picks;
     for command in commands(&plan).filter(|c| tune::is_timed(c)) {
         let names = candidates(&adapter.traits, command);
         match picks.get(command) {
@@ -120,7 +143,7 @@ fn tuning_times_each_product_once_and_remembers() {
     }
     assert!(!picks.is_empty() && rounds > 1, "{picks:?}");
     rounds = 0;
-    let again = block_on(tune::tune(&adapter, &plan, &picks, &clock, &mut |_, _| rounds += 1)).unwrap();
+    let again = block_on(tune::tune(&adapter, &plan, &picks, &clock, &mut |_, _| rounds += 1)).unwrap().picks;
     assert_eq!((&again, rounds), (&picks, 0), "something was timed again");
 }
 
@@ -172,4 +195,120 @@ fn a_run_keeps_the_texts_that_it_began_with() {
     tuner.resume(&run);
     session(&setup, &device, Some(&mut tuner));
     assert_eq!(tuner.found.warnings.len(), 1, "{:?}", tuner.found.warnings);
+}
+
+/// The commands of [`setup`], on an adapter that passes for hardware.
+fn products() -> Option<(GpuAdapter, Plan)> {
+    let mut adapter = common::gpu()?;
+    adapter.traits.software = false;
+    let plan = session(&setup(Bits::None), &Device::Named(adapter.name.clone()), None).plan().clone();
+    Some((adapter, plan))
+}
+
+#[test]
+fn texts_on_cooperative_matrices_are_timed_and_agree() {
+    let Some((adapter, plan)) = products() else { return };
+    let mut sides = BTreeSet::new();
+    for command in commands(&plan).filter(|c| tune::is_timed(c)) {
+        let names = candidates(&adapter.traits, command);
+        for name in &names[1..] {
+            let variant = command.kernel.variants.iter().find(|v| v.name == *name);
+            let Some(side) = variant.and_then(|v| v.cooperative) else { continue };
+            assert_eq!(block_on(tune::difference(&adapter, command, names[0], name)).unwrap(), None, "{name} for {}", command.label);
+            sides.insert(side);
+        }
+    }
+    assert_eq!(sides, adapter.traits.cooperative.iter().copied().collect());
+    let begin = Instant::now();
+    // slowed down, so that no round is left out
+    let clock = || begin.elapsed().as_secs_f64() / 100.0;
+    let tuned = block_on(tune::tune(&adapter, &plan, &Picks::default(), &clock, &mut |_, _| ())).unwrap();
+    assert!(tuned.warnings.is_empty(), "{:?}", tuned.warnings);
+}
+
+/// `matmul_nn`, times 1 + 2^-11.
+const CARELESS: Variant = Variant {
+    name: "careless",
+    entry: "careless",
+    consts: "",
+    source: "
+struct MatmulParams { inputs: u32, outputs: u32, relu: u32 }
+@group(0) @binding(0) var<uniform> layer: MatmulParams;
+@group(0) @binding(1) var<storage, read> dz: array<f32>;
+@group(0) @binding(2) var<storage, read> nn_w: array<f32>;
+@group(0) @binding(3) var<storage, read_write> dx: array<f32>;
+@compute @workgroup_size(8, 8)
+fn careless(@builtin(global_invocation_id) id: vec3<u32>) {
+    if (id.x < layer.inputs && id.y < step.batch) {
+        var sum = 0.0;
+        for (var o = 0u; o < layer.outputs; o++) {
+            sum += dz[id.y * layer.outputs + o] * nn_w[o * layer.inputs + id.x];
+        }
+        dx[id.y * layer.inputs + id.x] = sum * 1.00048828125;
+    }
+}
+",
+    shared: &[shared::STEP],
+    workgroup: [8, 8, 1],
+    subgroup: None,
+    cooperative: None,
+    stages: None,
+    made_for: MadeFor::Hardware,
+    forms: &[Form::Storage; 3],
+    suits: |_| true,
+    worth: |_| false,
+    grid: |job| [job.param(0).div_ceil(8) as u32, (job.len(2) / job.param(0)).div_ceil(8) as u32, 1],
+};
+static WITH_CARELESS: Kernel = Kernel { variants: &[CARELESS], ..matmul::MATMUL_NN };
+
+/// A text that computes nothing, which is quick, and says that it needs cooperative matrices.
+static HASTY: [Variant; 1] = [Variant {
+    name: "hasty",
+    entry: "hasty",
+    source: "
+struct MatmulParams { inputs: u32, outputs: u32, relu: u32 }
+@group(0) @binding(0) var<uniform> layer: MatmulParams;
+@group(0) @binding(3) var<storage, read_write> dx: array<f32>;
+@compute @workgroup_size(8, 8)
+fn hasty(@builtin(global_invocation_id) id: vec3<u32>) {
+    if (id.x < layer.inputs && id.y < step.batch) {
+        dx[id.y * layer.inputs + id.x] = 0.0;
+    }
+}
+",
+    cooperative: Some(8),
+    ..CARELESS
+}];
+static WITH_HASTY: Kernel = Kernel { variants: &HASTY, ..matmul::MATMUL_NN };
+
+#[test]
+fn a_text_that_errs_is_noticed_before_it_is_picked() {
+    let Some((adapter, plan)) = products() else { return };
+    let mut command = commands(&plan).find(|c| c.kernel == &matmul::MATMUL_NN).expect("an ungated product").clone();
+    command.kernel = &WITH_CARELESS;
+    let found = block_on(tune::difference(&adapter, &command, "matmul_nn", "careless")).unwrap();
+    assert!(found.as_ref().is_some_and(|text| text.contains("of `matmul_nn ")), "{found:?}");
+    assert_eq!(block_on(tune::difference(&adapter, &command, "matmul_nn", "matmul_nn")).unwrap(), None);
+}
+
+#[test]
+fn a_text_with_cooperative_matrices_that_errs_is_not_picked_however_quick() {
+    let Some((mut adapter, mut plan)) = products() else { return };
+    let able = adapter.traits.cooperative.contains(&8);
+    adapter.traits.cooperative = &[8];
+    adapter.traits.subgroups = Some((8, 8));
+    plan.phases.iter_mut().for_each(|p| p.commands.retain(|c| c.kernel == &matmul::MATMUL_NN));
+    plan.phases.iter_mut().flat_map(|p| &mut p.commands).for_each(|c| c.kernel = &WITH_HASTY);
+    for command in commands(&plan) {
+        assert_eq!(candidates(&adapter.traits, command), ["matmul_nn", "hasty"]);
+    }
+    let begin = Instant::now();
+    let clock = || begin.elapsed().as_secs_f64() / 100.0;
+    let tuned = block_on(tune::tune(&adapter, &plan, &Picks::default(), &clock, &mut |_, _| ())).unwrap();
+    assert!(!tuned.picks.is_empty() && tuned.picks.iter().all(|(_, name)| name == "matmul_nn"), "{tuned:?}");
+    if able {
+        assert!(tuned.warnings.iter().all(|w| w.contains("`hasty` is quick here, but not used: result")), "{:?}", tuned.warnings);
+    } else {
+        assert!(tuned.warnings.len() == 1 && tuned.warnings[0].contains("not timed"), "{:?}", tuned.warnings);
+    }
 }

@@ -33,7 +33,7 @@ pub fn kernels() -> String {
             json!({ "name": b.name, "access": access, "type": if b.elem == Elem::F32 { "f32" } else { "u32" } })
         });
         let variants =
-            kernel.variants.iter().map(|v| json!({ "name": v.name, "source": v.wgsl(), "subgroup": v.subgroup, "workgroup": v.workgroup }));
+            offered(kernel).map(|v| json!({ "name": v.name, "source": v.wgsl(), "subgroup": v.subgroup, "workgroup": v.workgroup }));
         json!({
             "name": kernel.name,
             "op": kernel.op,
@@ -47,6 +47,11 @@ pub fn kernels() -> String {
         })
     });
     Value::Array(described.collect()).to_string()
+}
+
+/// Variants whose texts a browser can read: those with cooperative matrices are written in wgpu's own WGSL.
+fn offered(kernel: &'static Kernel) -> impl Iterator<Item = &'static Variant> {
+    kernel.variants.iter().filter(|v| v.cooperative.is_none())
 }
 
 /// The cases that run a kernel (or an op, or a variant), as JSON: `[{name, flops, bytes}]`.
@@ -108,14 +113,13 @@ struct Subject {
 impl Subject {
     fn named(name: &str) -> Result<Subject, String> {
         let all = ops::kernels();
-        let variant = |k: &Kernel| k.variants.iter().find(|v| v.name == name);
+        let variant = |k: &'static Kernel| offered(k).find(|v| v.name == name);
         let kernels: Vec<&'static Kernel> = all.into_iter().filter(|k| k.name == name || k.op == name || variant(k).is_some()).collect();
         let kernels = match kernels.iter().find(|k| k.name == name) {
             Some(kernel) => vec![*kernel],
             None => kernels,
         };
-        let variant =
-            kernels.first().copied().filter(|k| k.name != name).and_then(|k: &'static Kernel| k.variants.iter().find(|v| v.name == name));
+        let variant = kernels.first().copied().filter(|k| k.name != name).and_then(variant);
         if kernels.is_empty() { Err(format!("there is no kernel `{name}`")) } else { Ok(Subject { kernels, variant }) }
     }
 

@@ -9,7 +9,8 @@ use crate::lab::swap::Swap;
 use crate::lab::timing::{self, Contestant, Timing};
 use crate::lab::{self, describe};
 use crate::ops::{self, Case};
-use crate::plan::Kernel;
+use crate::plan::variant::Choice;
+use crate::plan::{Kernel, Variant};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ Examples:
   dqrm kernels time matmul
   dqrm kernels time --swap matmul_nt=tiled.wgsl --seconds 2
   dqrm kernels time --device cpu --json cpu.json
+  dqrm kernels time matmul --variants                every text that the adapter can run
 
 A kernel is run again and again in one submission, between two looks at the clock, and the last
 run is waited for; nothing is subtracted. The time is the median of such timings, and ± is half
@@ -43,6 +45,9 @@ pub struct TimeArgs {
     /// Seconds for each kernel and shape
     #[arg(long, value_name = "S", default_value = "0.5", value_parser = seconds)]
     pub seconds: f64,
+    /// Time the variants that the adapter can run, too, whomever they are made for
+    #[arg(long, conflicts_with = "swap")]
+    pub variants: bool,
     /// Write the results to a file as JSON too
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -70,7 +75,7 @@ struct Report {
 struct Row {
     kernel: &'static str,
     shape: String,
-    /// `original`, or the file.
+    /// `original`, the file, or the variant's name.
     text: String,
     /// Median, in seconds.
     seconds: f64,
@@ -152,7 +157,7 @@ fn warn(bench: &Bench, swaps: &[Swap]) -> Result<()> {
     }
 }
 
-/// Times one kernel at one shape: the original, and its replacement when there is one.
+/// Times one kernel at one shape: the original, and its replacement when there is one, or variants.
 fn race(
     bench: &Bench,
     args: &TimeArgs,
@@ -163,21 +168,27 @@ fn race(
     clock: Clock<'_>,
 ) -> Result<Vec<Row>> {
     let Some(original) = timing::plan(case, kernel) else { return Ok(Vec::new()) };
-    let mut texts = vec![("original".to_string(), original.clone())];
+    let mut texts = vec![("original".to_string(), original.clone(), Choice::Portable)];
     if let Some(file) = replacement(swaps, kernel) {
-        let mut plan = original;
+        let mut plan = original.clone();
         swaps.iter().for_each(|swap| swap.apply(&mut plan));
-        texts.push((file.to_string(), plan));
+        texts.push((file.to_string(), plan, Choice::Portable));
+    }
+    if let Some(adapter) = bench.adapter.as_ref().filter(|_| args.variants) {
+        let fits = |v: &Variant| {
+            original.phases.iter().flat_map(|p| &p.commands).filter(|c| c.kernel == kernel).all(|c| v.can_run(&adapter.traits, c))
+        };
+        texts.extend(kernel.variants.iter().filter(|v| fits(v)).map(|v| (v.name.to_string(), original.clone(), Choice::Only(v.name))));
     }
     let timings = pollster::block_on(async {
         let mut contestants = Vec::new();
-        for (_, plan) in &texts {
-            contestants.push(Contestant::new(lab::load(bench.adapter.as_ref(), plan.clone()).await?, case).await?);
+        for (_, plan, choice) in &texts {
+            contestants.push(Contestant::new(lab::load_text(bench.adapter.as_ref(), plan.clone(), *choice).await?, case).await?);
         }
         timing::race(&mut contestants, args.seconds, clock).await
     })?;
     let first = timings[0].median;
-    let row = |((text, _), timing): (&(String, _), &Timing)| row(case, kernel, text, timing, ceiling, first);
+    let row = |((text, ..), timing): (&(String, _, _), &Timing)| row(case, kernel, text, timing, ceiling, first);
     Ok(texts.iter().zip(&timings).map(row).collect())
 }
 

@@ -1,6 +1,6 @@
 //! Other ways to compute matrix products, for some kinds of adapters.
 
-use super::tiles;
+use super::{cooperative, tiles};
 use crate::plan::kernel::shared;
 use crate::plan::groups;
 use crate::plan::variant::{Form, Job, MadeFor, Variant, always};
@@ -33,6 +33,8 @@ const fn texels(
         shared,
         workgroup: [8, 1, 1],
         subgroup: Some(8),
+        cooperative: None,
+        stages: None,
         made_for: MadeFor::Software,
         forms,
         suits,
@@ -111,6 +113,8 @@ const fn tile32(name: &'static str, entry: &'static str, widths: Fours, forms: &
         shared,
         workgroup: [256, 1, 1],
         subgroup: None,
+        cooperative: None,
+        stages: None,
         made_for: MadeFor::Hardware,
         forms,
         suits,
@@ -160,7 +164,7 @@ const THREE: &[Form] = &[Storage, Storage, Storage];
 const FOUR: &[Form] = &[Storage, Storage, Storage, Storage];
 
 /// Of `matmul_nt`.
-pub(super) static NT: [Variant; 9] = [
+pub(super) static NT: [Variant; 11] = [
     texels("matmul_nt_texels4", "matmul_nt_texels", WIDE, &[Texels4, Texels4, Storage, Storage], fours, forward_grid),
     texels("matmul_nt_texels_mixed", "matmul_nt_texels", MIXED, &[Texels, Texels, Storage, Storage], four_outputs, forward_grid),
     texels("matmul_nt_texels", "matmul_nt_texels", NARROW, &[Texels, Texels, Storage, Storage], always, forward_grid),
@@ -170,9 +174,11 @@ pub(super) static NT: [Variant; 9] = [
     tile32("matmul_nt_tiles32_fours", "matmul_nt_tiles", Fours::Both, FOUR, forward_grid),
     tile32("matmul_nt_tiles32_mixed", "matmul_nt_tiles", Fours::Outputs, FOUR, forward_grid),
     tile32("matmul_nt_tiles32", "matmul_nt_tiles", Fours::Any, FOUR, forward_grid),
+    cooperative::variant::<16, { cooperative::NT }>("matmul_nt_cooperative16", FOUR),
+    cooperative::variant::<8, { cooperative::NT }>("matmul_nt_cooperative8", FOUR),
 ];
 /// Of `matmul_nn`.
-pub(super) static NN: [Variant; 9] = [
+pub(super) static NN: [Variant; 11] = [
     texels("matmul_nn_texels4", "matmul_nn_texels", WIDE, &[Texels4, Texels4, Storage], fours, input_grid),
     texels("matmul_nn_texels_mixed", "matmul_nn_texels", MIXED, &[Texels4, Texels, Storage], four_outputs, input_grid),
     texels("matmul_nn_texels", "matmul_nn_texels", NARROW, &[Texels, Texels, Storage], always, input_grid),
@@ -182,9 +188,11 @@ pub(super) static NN: [Variant; 9] = [
     tile32("matmul_nn_tiles32_fours", "matmul_nn_tiles", Fours::Both, THREE, input_grid),
     tile32("matmul_nn_tiles32_mixed", "matmul_nn_tiles", Fours::Outputs, THREE, input_grid),
     tile32("matmul_nn_tiles32", "matmul_nn_tiles", Fours::Any, THREE, input_grid),
+    cooperative::variant::<16, { cooperative::NN }>("matmul_nn_cooperative16", THREE),
+    cooperative::variant::<8, { cooperative::NN }>("matmul_nn_cooperative8", THREE),
 ];
 /// Of `matmul_nn_gated`.
-pub(super) static NN_GATED: [Variant; 9] = [
+pub(super) static NN_GATED: [Variant; 11] = [
     texels("matmul_nn_gated_texels4", "matmul_nn_gated_texels", WIDE, &[Texels4, Texels4, Storage, Storage], fours, input_grid),
     texels("matmul_nn_gated_texels_mixed", "matmul_nn_gated_texels", MIXED, &[Texels4, Texels, Storage, Storage], four_outputs, input_grid),
     texels("matmul_nn_gated_texels", "matmul_nn_gated_texels", NARROW, &[Texels, Texels, Storage, Storage], always, input_grid),
@@ -194,9 +202,11 @@ pub(super) static NN_GATED: [Variant; 9] = [
     tile32("matmul_nn_gated_tiles32_fours", "matmul_nn_gated_tiles", Fours::Both, FOUR, input_grid),
     tile32("matmul_nn_gated_tiles32_mixed", "matmul_nn_gated_tiles", Fours::Outputs, FOUR, input_grid),
     tile32("matmul_nn_gated_tiles32", "matmul_nn_gated_tiles", Fours::Any, FOUR, input_grid),
+    cooperative::variant::<16, { cooperative::NN_GATED }>("matmul_nn_gated_cooperative16", FOUR),
+    cooperative::variant::<8, { cooperative::NN_GATED }>("matmul_nn_gated_cooperative8", FOUR),
 ];
 /// Of `matmul_tn`.
-pub(super) static TN: [Variant; 9] = [
+pub(super) static TN: [Variant; 11] = [
     texels("matmul_tn_texels4", "matmul_tn_texels", WIDE, &[Texels4, Texels4, Storage], fours, weight_grid),
     texels("matmul_tn_texels_mixed", "matmul_tn_texels", MIXED, &[Texels4, Texels, Storage], four_outputs, weight_grid),
     texels("matmul_tn_texels", "matmul_tn_texels", NARROW, &[Texels, Texels, Storage], always, weight_grid),
@@ -206,6 +216,8 @@ pub(super) static TN: [Variant; 9] = [
     tile32("matmul_tn_tiles32_fours", "matmul_tn_tiles", Fours::Both, THREE, weight_grid),
     tile32("matmul_tn_tiles32_mixed", "matmul_tn_tiles", Fours::Outputs, THREE, weight_grid),
     tile32("matmul_tn_tiles32", "matmul_tn_tiles", Fours::Any, THREE, weight_grid),
+    cooperative::variant::<16, { cooperative::TN }>("matmul_tn_cooperative16", THREE),
+    cooperative::variant::<8, { cooperative::TN }>("matmul_tn_cooperative8", THREE),
 ];
 /// Of `bias_gradient`.
 pub(super) static BIAS: [Variant; 2] = [
@@ -220,6 +232,8 @@ pub(super) static BIAS: [Variant; 2] = [
         shared: &[shared::STEP],
         workgroup: [16, 16, 1],
         subgroup: None,
+        cooperative: None,
+        stages: None,
         made_for: MadeFor::Hardware,
         forms: &[Storage, Storage],
         suits: |job| job.param(1).div_ceil(16) <= 65_535,
