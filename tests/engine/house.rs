@@ -192,7 +192,7 @@ fn unsafe_code_stands_in_five_files() {
         sources().into_iter().filter(|(_, text)| code(text).iter().any(|l| names(l, "unsafe"))).map(|(name, _)| name).collect();
     assert_eq!(
         naming,
-        ["src/engine/gpu/experimental.rs", "src/host_tables/file.rs", "src/mapped.rs", "src/ops/product.rs", "src/ops/product/block.rs"]
+        ["src/engine/gpu/experimental.rs", "src/host_tables/file.rs", "src/mapped.rs", "src/ops/product/block.rs", "src/ops/product.rs"]
     );
 }
 
