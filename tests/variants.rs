@@ -280,6 +280,7 @@ impl Operands {
 fn products_on_cooperative_matrices_hold_for_any_magnitude_and_again() {
     let Some(adapter) = gpu() else { return };
     if adapter.traits.cooperative.is_empty() {
+        assert!(std::env::var_os("DQRM_REQUIRE_COOPERATIVE").is_none(), "`{}` must have cooperative matrices", adapter.name);
         return skipped(&format!("`{}` has no cooperative matrices with f16 operands and f32 sums", adapter.name));
     }
     for (batch, inputs, outputs) in

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use fs4::FileExt;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Bytes written in one call when tables are filled. Linux caches a file in units as large as the writes that made it, and later
@@ -39,8 +40,12 @@ impl RowFile {
         }
         let file = tempfile::tempfile_in(dir).map_err(failed)?;
         // Space that is only promised would end the program when a row is written and the disk is full.
-        if FileExt::allocate(&file, bytes).is_err() || file.metadata().map_err(failed)?.len() != bytes {
-            file.set_len(bytes).map_err(failed)?;
+        match FileExt::allocate(&file, bytes) {
+            Err(full) if matches!(full.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge) => {
+                return Err(failed(full));
+            }
+            Ok(()) if file.metadata().map_err(failed)?.len() == bytes => {}
+            _ => file.set_len(bytes).map_err(failed)?, // a file system that cannot promise
         }
         #[expect(
             unsafe_code,

@@ -8,6 +8,9 @@
 use hashbrown::HashMap;
 use std::ops::Range;
 
+/// Rows for which room is made at a time once as many are held as should be.
+const SLACK: usize = 1 << 12;
+
 /// Bytes of the file that form a region.
 const REGION: u64 = 1 << 20;
 /// Bytes beside its values that a held row takes, about: its entry in a table that is two thirds full, and its place when it is free.
@@ -79,6 +82,9 @@ impl Held {
                 place
             }
             None => {
+                if values.len() == values.capacity() {
+                    values.reserve_exact(SLACK * width); // a step holds all its rows before the first are written
+                }
                 values.extend_from_slice(row);
                 (values.len() / width - 1) as u32
             }

@@ -139,7 +139,6 @@ impl Session {
     /// Takes back the rows that a step changed.
     fn settle(&mut self) -> Result<()> {
         let Some(hosted) = self.hosted.as_mut().filter(|h| h.changed) else { return Ok(()) };
-        hosted.changed = false;
         let (n, layout) = (hosted.uploaded.len(), hosted.store.layout());
         let part = |view: &View, width: usize| View { len: n * width, ..*view };
         let state = self.recorded.shard_states.first().map(|view| part(view, layout.state));
@@ -148,6 +147,7 @@ impl Session {
         pollster::block_on(reading.wait())?;
         let mut weights = reading.words()?;
         let state = weights.split_off(views[0].len);
+        hosted.changed = false;
         hosted.store.write(Rows { numbers: std::mem::take(&mut hosted.uploaded), weights, state })
     }
 

@@ -188,17 +188,19 @@ impl Training {
         if n > MAX_STEPS {
             return Err(Error::Config(format!("{n} steps at once; at most {MAX_STEPS} are possible, call again for more")));
         }
-        let mut losses = Vec::with_capacity(n as usize);
+        let (mut losses, mut wrong) = (Vec::with_capacity(n as usize), None);
         for i in 1..=n {
             let batch = fetch_batch(&self.clicks, &self.order, self.session.tables(), self.settings.batch, self.step)?;
             self.session.train_step(self.step, &batch)?;
             self.step += 1;
             let results = if i == n { self.session.history().await? } else { self.session.settled(Session::RING / 2).await? };
-            losses.extend(results.into_iter().map(|result| result.loss));
+            for result in results {
+                wrong = wrong.or((!result.loss.is_finite()).then_some((result.step, result.loss)));
+                losses.push(result.loss);
+            }
         }
-        match losses.iter().position(|loss| !loss.is_finite()) {
-            Some(i) => {
-                let (step, loss) = (self.step - n + i as u64, losses[i]);
+        match wrong {
+            Some((step, loss)) => {
                 Err(Error::Data(format!("the loss became {loss} at step {step}; begin again with a smaller learning rate")))
             }
             None => Ok(losses),
