@@ -34,6 +34,7 @@ mod stream;
 mod tables;
 mod traffic;
 mod trainer;
+mod waits;
 mod window;
 
 pub use crate::computer::memory;

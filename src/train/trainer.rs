@@ -4,6 +4,7 @@ use super::journal::Journal;
 use super::ranks::Resumed;
 use super::stepper::{Failure, Stepper};
 use super::traffic::Meter;
+use super::waits::Waits;
 use super::window::Window;
 use super::{Assembled, Event, Facts, Options, Outcome, broken, folder, ranks};
 use crate::config::Config;
@@ -66,8 +67,8 @@ pub(super) struct Trainer<'a> {
     profiler: Option<profiling::Profiler>,
     /// Nanoseconds that steps waited for batches.
     waited: Arc<AtomicU64>,
-    /// The same at the last report, and its step.
-    waited_before: (u64, u64),
+    /// The same by step.
+    waits: Waits,
 }
 
 impl<'a> Trainer<'a> {
@@ -120,7 +121,7 @@ impl<'a> Trainer<'a> {
             trained: Duration::ZERO,
             samples: 0,
             waited: Arc::default(),
-            waited_before: (0, step),
+            waits: Waits::new(step),
             first_step: step,
             config,
             options,
@@ -266,6 +267,7 @@ impl<'a> Trainer<'a> {
             }
         };
         self.step += 1;
+        self.waits.begun(self.waited.load(Ordering::Relaxed));
         self.in_flight.push_back(batch.labels.clone());
         self.last_batch = Some(batch);
         self.trained += began.elapsed();
@@ -308,6 +310,7 @@ impl<'a> Trainer<'a> {
         let step = self.step;
         self.step += 1;
         self.finished = self.step;
+        self.waits.begun(self.waited.load(Ordering::Relaxed));
         self.take_result(step, done.loss, &done.logits, &done.labels, observe)?;
         if self.fetched.elapsed() > results::FETCH_TIME {
             self.fetch(observe)?;

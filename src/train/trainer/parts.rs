@@ -8,6 +8,7 @@ use crate::data::loader::Share;
 use crate::error::{Error, Result};
 use crate::metrics::Summary;
 use crate::train::ranks;
+use crate::train::waits::mean_ms;
 use crate::train::{Evaluation, Event, Outcome, device_text};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -151,7 +152,7 @@ impl Trainer<'_> {
             fp32_bytes: self.data.shape.fp32_bytes(),
             packed_bytes: self.data.shape.packed_bytes(&self.config.quant),
             samples_per_second: self.rate(),
-            data_wait_ms: self.wait_ms((0, self.first_step)),
+            data_wait_ms: mean_ms((0, self.first_step), (self.waited.load(Ordering::Relaxed), self.step)),
             data_wait_share: self.waited.load(Ordering::Relaxed) as f64 / 1e9 / self.trained.as_secs_f64().max(1e-9),
             skipped_rows: self.data.skipped,
             best_validation_auc: self.best.map(|b| b.0),

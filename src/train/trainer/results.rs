@@ -7,7 +7,6 @@ use crate::train::journal::Report;
 use crate::train::stepper::Stepper;
 use crate::train::window::report_every;
 use crate::train::{Event, Progress};
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Where steps are slow, a read of results is begun at least this often.
@@ -58,6 +57,7 @@ impl Trainer<'_> {
     /// Takes in the result of a step; reports when enough have come together.
     pub(super) fn take_result(&mut self, step: u64, loss: f32, logits: &[f32], labels: &[f32], observe: Observe<'_>) -> Result<()> {
         self.window.push(loss, logits, labels);
+        self.waits.arrived();
         if (step + 1).is_multiple_of(report_every(global_batch(self.config) as usize)) {
             self.recent_auc = self.window.auc();
             let progress = self.progress(step + 1);
@@ -68,7 +68,7 @@ impl Trainer<'_> {
             observe(&Event::Progress(&progress));
             self.window.clear();
             self.meter.clear();
-            self.waited_before = (self.waited.load(Ordering::Relaxed), self.step);
+            self.waits.reported();
         }
         Ok(())
     }
@@ -88,16 +88,10 @@ impl Trainer<'_> {
             loss: self.window.loss(),
             auc: self.recent_auc,
             samples_per_second: rate,
-            data_wait_ms: self.wait_ms(self.waited_before),
+            data_wait_ms: self.waits.mean_ms(),
             seconds_left: (self.steps - step) as f64 * self.trained.as_secs_f64() / done,
             exchange: self.meter.mean(&self.data.shape, played, network),
         }
-    }
-
-    /// Milliseconds that a step waited for its batch, a mean since (nanoseconds waited, step).
-    pub(super) fn wait_ms(&self, since: (u64, u64)) -> f64 {
-        let waited = self.waited.load(Ordering::Relaxed).saturating_sub(since.0);
-        waited as f64 / 1e6 / self.step.saturating_sub(since.1).max(1) as f64
     }
 
     /// Samples a second; those of steps that are only queued do not count.
