@@ -125,8 +125,8 @@ fn name(dir: &Path) -> String {
     whole.file_name().map_or_else(|| "case".into(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Runs one case and prints its table; true when all is well.
-fn one(dir: &Path, options: &Options, texts: Texts, several: bool) -> Result<bool> {
+/// Runs one case and prints its table; whether all is well, and how many commands had a variant.
+fn one(dir: &Path, options: &Options, texts: Texts, several: bool) -> Result<(bool, usize)> {
     let outcome = run::examine(dir, &options.device, texts, options.loose, options.dump.is_some())?;
     println!("{} on {}", name(dir), outcome.device);
     if texts != Texts::Best {
@@ -138,14 +138,15 @@ fn one(dir: &Path, options: &Options, texts: Texts, several: bool) -> Result<boo
         dump::write(&path, &outcome.computed)?;
         println!("  {} arrays written to `{}`", outcome.computed.len(), path.display());
     }
+    let varied = outcome.forced.varied;
     match outcome.report {
         Some(report) => {
             print!("{report}");
-            Ok(report.ok())
+            Ok((report.ok(), varied))
         }
         None => {
             println!("  nothing to compare with: no expected.safetensors");
-            Ok(true)
+            Ok((true, varied))
         }
     }
 }
@@ -176,13 +177,22 @@ fn main() -> ExitCode {
         let agree = sweep::sweep(&found, &options.device, options.loose);
         return if agree && unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     };
+    let mut varied = 0;
     for dir in &found {
         match one(dir, &options, texts, found.len() > 1) {
-            Ok(true) => agree += 1,
-            Ok(false) => {}
+            Ok((well, commands)) => {
+                agree += usize::from(well);
+                varied += commands;
+            }
             Err(error) => eprintln!("error: {}: {error}", name(dir)),
         }
     }
     println!("{agree} of {} cases agree", found.len());
+    if let Texts::Only(variant) = texts
+        && varied == 0
+    {
+        eprintln!("error: no command of these cases ran `{}` here; --texts all says what each text needs", variant.name);
+        return ExitCode::FAILURE;
+    }
     if agree == found.len() && unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
