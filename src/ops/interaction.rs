@@ -122,7 +122,7 @@ fn add<const N: usize>(sum: &mut [f32; N], factor: f32, part: &[f32; N]) {
     }
 }
 
-/// One sample of the forward pass.
+/// Samples of the forward pass.
 struct Products<'a> {
     pairs: Pairs,
     dense: &'a [f32],
@@ -132,65 +132,98 @@ struct Products<'a> {
 impl parallel::Row for Products<'_> {
     #[inline(always)]
     fn row(&self, b: usize, out: &mut [f32]) {
-        let (direct, products) = out.split_at_mut(self.pairs.dim);
-        direct.copy_from_slice(vector(self.dense, self.pooled, self.pairs, b, 0));
-        products.fill(0.0);
-        for at in (0..self.pairs.dim).step_by(LANES) {
-            for first in (0..=self.pairs.tables).step_by(BLOCK) {
-                self.block(b, at, first, products);
-            }
+        self.rows(b, out, out.len());
+    }
+
+    #[inline(always)]
+    fn rows(&self, first: usize, out: &mut [f32], width: usize) {
+        let mut columns = vec![[0.0; BLOCK]; (self.pairs.tables + 1).div_ceil(BLOCK) * self.pairs.dim];
+        for (i, out) in out.chunks_exact_mut(width).enumerate() {
+            let (direct, products) = out.split_at_mut(self.pairs.dim);
+            direct.copy_from_slice(vector(self.dense, self.pooled, self.pairs, first + i, 0));
+            self.transpose(first + i, &mut columns);
+            self.triangle(first + i, &columns, products);
         }
     }
 }
 
 impl Products<'_> {
-    /// Adds elements `at .. at + 16` of the products with vectors `first .. first + 8`, which are
-    /// transposed first, so that no sum runs across a register.
+    /// `N` vectors of sample `b` from `first` on; the last one again where there are no more.
     #[inline(always)]
-    fn block(&self, b: usize, at: usize, first: usize, products: &mut [f32]) {
-        let pairs = self.pairs;
-        let mut columns = [[0.0; BLOCK]; LANES];
-        for j in first..(first + BLOCK).min(pairs.tables + 1) {
-            columns.iter_mut().zip(self.part(b, at, j)).for_each(|(column, v)| column[j - first] = v);
-        }
-        let mut i = first;
-        while i + GROUP <= pairs.tables + 1 {
-            self.rows::<GROUP>(b, at, i, first, &columns, products);
-            i += GROUP;
-        }
-        (i..=pairs.tables).for_each(|i| self.rows::<1>(b, at, i, first, &columns, products));
+    fn vectors<const N: usize>(&self, b: usize, first: usize) -> [&[f32]; N] {
+        std::array::from_fn(|j| vector(self.dense, self.pooled, self.pairs, b, (first + j).min(self.pairs.tables)))
     }
 
-    /// Elements `at .. at + 16` of vector `i`, zeros behind its end.
+    /// For each eight vectors in turn their first elements, then their second ones …, so that no sum runs across a register.
     #[inline(always)]
-    fn part(&self, b: usize, at: usize, i: usize) -> [f32; LANES] {
-        let rest = &vector(self.dense, self.pooled, self.pairs, b, i)[at..];
-        rest.first_chunk().copied().unwrap_or_else(|| {
-            let mut part = [0.0; LANES];
-            part[..rest.len()].copy_from_slice(rest);
-            part
-        })
-    }
-
-    /// The products of vectors `i .. i + R` with the eight in `columns`; several at once, because one sum after another
-    /// would wait for itself.
-    #[inline(always)]
-    fn rows<const R: usize>(&self, b: usize, at: usize, i: usize, first: usize, columns: &[[f32; BLOCK]; LANES], products: &mut [f32]) {
-        let parts: [[f32; LANES]; R] = std::array::from_fn(|r| self.part(b, at, i + r));
-        let mut sums = [[0.0; BLOCK]; R];
-        for (k, column) in columns.iter().enumerate() {
-            for r in 0..R {
-                add(&mut sums[r], parts[r][k], column);
-            }
-        }
-        for (r, sums) in sums.into_iter().enumerate() {
-            let row = &mut products[self.pairs.row_start(i + r) + first..self.pairs.row_start(i + r + 1)];
-            match row.first_chunk_mut::<BLOCK>() {
-                Some(all) => all.iter_mut().zip(sums).for_each(|(p, s)| *p += s),
-                None => row.iter_mut().zip(sums).for_each(|(p, s)| *p += s),
+    fn transpose(&self, b: usize, columns: &mut [[f32; BLOCK]]) {
+        for (block, columns) in columns.chunks_exact_mut(self.pairs.dim).enumerate() {
+            let vectors: [_; BLOCK] = self.vectors(b, block * BLOCK);
+            for (k, column) in columns.iter_mut().enumerate() {
+                for (element, v) in column.iter_mut().zip(&vectors) {
+                    *element = v[k];
+                }
             }
         }
     }
+
+    /// All products of sample `b`, in groups of eight or four vectors.
+    #[inline(always)]
+    fn triangle(&self, b: usize, columns: &[[f32; BLOCK]], products: &mut [f32]) {
+        let mut i = 0;
+        while i <= self.pairs.tables {
+            if i + GROUP <= self.pairs.tables {
+                self.group::<{ 2 * GROUP }>(b, i, columns, products);
+                i += 2 * GROUP;
+            } else {
+                self.group::<GROUP>(b, i, columns, products);
+                i += GROUP;
+            }
+        }
+    }
+
+    /// The products of vectors `i .. i + R` with those before them; several at once, because one sum after another would wait for itself.
+    ///
+    /// Eight products are stored at a time, also where a row of the triangle has fewer left. What is too much lies in rows that follow, in their
+    /// first blocks or in this one, which are stored later: blocks come from the last to the first, and in a block rows from the first to the last.
+    #[inline(always)]
+    fn group<const R: usize>(&self, b: usize, i: usize, columns: &[[f32; BLOCK]], products: &mut [f32]) {
+        let (pairs, dim) = (self.pairs, self.pairs.dim);
+        let vectors: [_; R] = self.vectors(b, i);
+        let starts: [_; R] = std::array::from_fn(|r| pairs.row_start(i + r));
+        let last = (i + R - 1).min(pairs.tables);
+        let longest = pairs.row_start(last + 1) - pairs.row_start(last);
+        for block in (0..longest.div_ceil(BLOCK)).rev() {
+            let sums = tile(vectors, &columns[block * dim..][..dim]);
+            for (start, sums) in starts.iter().zip(&sums).take(last + 1 - i) {
+                let at = start + block * BLOCK;
+                if let Some(all) = products.get_mut(at..at + BLOCK) {
+                    all.copy_from_slice(sums);
+                } else if let Some(end) = products.get_mut(at..) {
+                    for (p, s) in end.iter_mut().zip(sums) {
+                        *p = *s;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Products of `R` vectors with the eight in `columns`.
+#[inline(always)]
+fn tile<const R: usize>(mut vectors: [&[f32]; R], columns: &[[f32; BLOCK]]) -> [[f32; BLOCK]; R] {
+    let dim = columns.len();
+    for v in &mut vectors {
+        *v = &v[..dim];
+    }
+    let mut sums = [[0.0; BLOCK]; R];
+    for k in 0..dim {
+        let column = columns[k]; // a copy, or the sums are not kept in registers
+        for r in 0..R {
+            add(&mut sums[r], vectors[r][k], &column);
+        }
+    }
+    sums
 }
 
 fn interaction_forward(mut args: Args<'_>) {

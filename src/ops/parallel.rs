@@ -26,6 +26,14 @@ pub(crate) fn rows<F: Fn(usize, &mut [f32]) + Sync + Send>(out: &mut [f32], widt
 pub(crate) trait Row<T = f32>: Sync {
     /// Computes row number `i`.
     fn row(&self, i: usize, out: &mut [T]);
+
+    /// Computes rows of `width` values from number `first` on; for those that share memory.
+    #[inline(always)]
+    fn rows(&self, first: usize, out: &mut [T], width: usize) {
+        for (i, row) in out.chunks_exact_mut(width).enumerate() {
+            self.row(first + i, row);
+        }
+    }
 }
 
 /// Like [`rows`], for the hot loops.
@@ -55,9 +63,7 @@ impl<T, R: Row<T>> pulp::NullaryFnOnce for Piece<'_, T, R> {
 
     #[inline(always)]
     fn call(self) {
-        for (i, row) in self.rows.chunks_exact_mut(self.width).enumerate() {
-            self.op.row(self.first + i, row);
-        }
+        self.op.rows(self.first, self.rows, self.width);
     }
 }
 
