@@ -83,6 +83,9 @@ fn every_text_for_gpus_trains_as_the_cpu_does() {
         "tiles32_mixed",
         "tiles32",
         "sliced",
+        "subgroups_fours",
+        "subgroups_mixed",
+        "subgroups",
         "cooperative16",
         "cooperative8",
     ];
@@ -116,7 +119,8 @@ fn every_text_for_gpus_trains_as_the_cpu_does() {
         kernels().into_iter().flat_map(|k| hardware(k.variants)).partition(|v| v.has_features(&adapter.traits));
     let all: BTreeSet<&str> = able.iter().map(|v| v.name).collect();
     for variant in lacking {
-        let line = format!("skipped: `{}` needs cooperative matrices, which the adapter does not have", variant.name);
+        let needed = if variant.cooperative.is_some() { "cooperative matrices" } else { "subgroups" };
+        let line = format!("skipped: `{}` needs {needed} that the adapter does not have", variant.name);
         writeln!(std::io::stderr(), "{line}").expect("standard error is open");
     }
     assert_eq!(ran, all, "some text did not run");
