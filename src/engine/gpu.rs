@@ -21,7 +21,7 @@ mod load;
 mod subgroups;
 mod texels;
 
-pub use compile::Message;
+pub use compile::{Message, TRANSLATORS};
 use faults::Faults;
 use landing::{Arriving, Landings};
 

@@ -288,8 +288,7 @@ fn hasty(@builtin(global_invocation_id) id: vec3<u32>) {
 };
 static WITH_HASTY: Kernel = Kernel { variants: &[HASTY], ..matmul::MATMUL_NN };
 /// The same, which says that it needs cooperative matrices.
-static WITH_HASTY_MATRICES: Kernel =
-    Kernel { variants: &[Variant { subgroup: None, cooperative: Some(8), ..HASTY }], ..matmul::MATMUL_NN };
+static WITH_HASTY_MATRICES: Kernel = Kernel { variants: &[Variant { subgroup: None, cooperative: Some(8), ..HASTY }], ..matmul::MATMUL_NN };
 
 #[test]
 fn a_text_that_errs_is_noticed_before_it_is_picked() {
