@@ -10,7 +10,8 @@ use crate::error::Result;
 use crate::ops::matmul;
 use crate::plan::schedule::Schedule;
 use crate::plan::variant::{Choice, Picks, Traits, candidates};
-use crate::plan::{Command, Plan, Role, StepUniform, View};
+use crate::plan::{Command, Plan, Role, StepUniform, Variant, View};
+use std::collections::BTreeSet;
 
 mod agreement;
 pub use agreement::difference;
@@ -48,10 +49,10 @@ struct Probe {
 }
 
 impl Probe {
-    /// Whether the text number `round` needs what a driver may do wrong.
+    /// Whether the text number `round` is one that nobody gets without asking: a driver may do it wrong.
     fn is_doubtful(&self, round: usize) -> bool {
         let variant = self.names.get(round).and_then(|name| self.command.kernel.variants.iter().find(|v| v.name == *name));
-        variant.is_some_and(|v| v.cooperative.is_some())
+        variant.is_some_and(Variant::only_on_request)
     }
 }
 
@@ -62,8 +63,8 @@ pub fn is_timed(command: &Command) -> bool {
 
 /// `known`, and what was found for the other matrix products of `plan`. `clock` gives seconds, `progress` hears of rounds
 /// begun before and rounds in all; a round times one text of each product. After ten seconds no further round begins, and
-/// the quickest of the texts that were timed counts. A text with cooperative matrices counts only if it gives what the usual
-/// text gives ([`difference`]); drivers err there.
+/// the quickest of the texts that were timed counts. A text [for those who ask](Variant::only_on_request) counts only if it gives
+/// what the usual text gives ([`difference`]); drivers err there.
 ///
 /// # Errors
 /// When the device cannot be had or is lost.
@@ -86,7 +87,9 @@ pub async fn tune(
         progress(round, rounds);
         match time_round(adapter, &schedule, &mut probes, round, clock).await {
             Err(e) if probes.iter().any(|p| p.is_doubtful(round)) => {
-                warnings.push(format!("texts with cooperative matrices are not timed: {e}"));
+                let doubtful: BTreeSet<&str> = probes.iter().filter(|p| p.is_doubtful(round)).map(|p| p.names[round]).collect();
+                let names = doubtful.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+                warnings.push(format!("not timed: {names}: {e}"));
                 probes.iter_mut().filter(|p| p.names.len() > round).for_each(|p| p.seconds.push(f64::NAN));
             }
             outcome => outcome?,
@@ -99,7 +102,7 @@ pub async fn tune(
     Ok(Tuned { picks, warnings })
 }
 
-/// The quickest text, but of those with cooperative matrices none that differs from the usual one.
+/// The quickest text, but of those that a driver may do wrong none that differs from the usual one.
 async fn proved(adapter: &GpuAdapter, probe: &mut Probe, warnings: &mut Vec<String>) -> &'static str {
     loop {
         let name = quickest(&probe.names, &probe.seconds);

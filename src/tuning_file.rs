@@ -1,7 +1,7 @@
 //! What tuning found, kept in files: one for all runs of a user, and one in each run's folder, so that a resumed run takes
 //! the same texts. A file that is damaged, foreign, too large or of another version counts as empty and is written anew.
 
-use crate::engine::gpu::GpuAdapter;
+use crate::engine::gpu::{GpuAdapter, TRANSLATORS};
 use crate::error::{Error, Result};
 use crate::ops::matmul;
 use crate::plan::Plan;
@@ -21,7 +21,7 @@ const MAX_BYTES: u64 = 1 << 20;
 /// No device has more picks in a file, and no file more devices.
 const MAX_PICKS: usize = 2048;
 const MAX_DEVICES: usize = 16;
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Whether texts are timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -58,11 +58,18 @@ struct File {
 struct OfDevice {
     /// A hash of all texts that were timed.
     texts: String,
+    /// Who timed them.
+    program: String,
     picks: BTreeMap<String, String>,
 }
 
 fn device_name(adapter: &GpuAdapter) -> String {
     format!("{} | {} | {}", adapter.name, adapter.backend, adapter.driver)
+}
+
+/// Who times: this program, and what makes code of its texts. Another one makes other code, so its answers are not for this one.
+fn program() -> String {
+    format!("dqrm {}, {TRANSLATORS}", env!("CARGO_PKG_VERSION"))
 }
 
 /// Changes when a text does.
@@ -104,15 +111,22 @@ fn of_plan(picks: &Picks, plan: &Plan) -> Picks {
 }
 
 impl File {
+    /// What a run began with: whoever timed it, its sums are added in the same order.
     fn picks(&self, device: &str, texts: &str) -> Picks {
         let found = self.devices.get(device).filter(|d| d.texts == texts);
         found.map(|d| d.picks.clone().into_iter().collect()).unwrap_or_default()
     }
 
-    /// Adds picks, within the limits: others make room for them. Those of other texts go.
+    /// What is still likely the quickest: this program has timed it.
+    fn timed(&self, device: &str, texts: &str) -> Picks {
+        if self.devices.get(device).is_some_and(|d| d.program == program()) { self.picks(device, texts) } else { Picks::default() }
+    }
+
+    /// Adds picks, within the limits: others make room for them. Those of other texts or programs go.
     fn merge(&mut self, device: &str, texts: &str, picks: &Picks) {
         self.version = VERSION;
-        let old = self.devices.remove(device).filter(|of| of.texts == texts).map(|of| of.picks).unwrap_or_default();
+        let old =
+            self.devices.remove(device).filter(|of| of.texts == texts && of.program == program()).map(|of| of.picks).unwrap_or_default();
         while self.devices.len() >= MAX_DEVICES {
             self.devices.pop_first();
         }
@@ -122,7 +136,7 @@ impl File {
                 all.entry(key).or_insert(name);
             }
         }
-        self.devices.insert(device.into(), OfDevice { texts: texts.into(), picks: all });
+        self.devices.insert(device.into(), OfDevice { texts: texts.into(), program: program(), picks: all });
     }
 
     /// As bytes that can be read again: devices other than `device` go until they are few enough.
@@ -235,7 +249,7 @@ impl<'a> Tuner<'a> {
         }
         let user = self.tuning.cache.as_deref().map(|dir| (dir, dir.join(IN_RUN)));
         let cached = user.as_ref().filter(|_| self.tuning.mode == Tune::Cached).and_then(|(_, path)| read(path)).unwrap_or_default();
-        let cached = cached.picks(&device, &texts);
+        let cached = cached.timed(&device, &texts);
         let known: Picks = cached.iter().chain(own.iter()).map(|(k, v)| (k.into(), v.into())).collect();
         let known = of_plan(&known, plan);
         let begin = Instant::now();
@@ -301,21 +315,40 @@ mod tests {
 
     #[test]
     fn files_that_lie_count_as_empty() {
-        let good = r#"{"version":1,"devices":{"a":{"texts":"1","picks":{"k":"v"}}}}"#;
+        let good = r#"{"version":2,"devices":{"a":{"texts":"1","program":"p","picks":{"k":"v"}}}}"#;
         assert!(!decode(good.as_bytes()).unwrap().picks("a", "1").is_empty());
         for end in 0..good.len() {
             assert_eq!(decode(&good.as_bytes()[..end]), None, "{end} bytes");
         }
-        for (from, to) in [("\"version\":1", "\"version\":2"), ("\"v\"", "7"), ("\"texts\"", "\"text\""), ("}}}}", "}}},\"x\":1}")] {
+        for (from, to) in [
+            ("\"version\":2", "\"version\":1"),
+            ("\"program\":\"p\",", ""),
+            ("\"v\"", "7"),
+            ("\"texts\"", "\"text\""),
+            ("}}}}", "}}},\"x\":1}"),
+        ] {
             assert_eq!(decode(good.replace(from, to).as_bytes()), None, "{from} as {to}");
         }
         assert_eq!(decode(&[0xff; 64]), None);
         let padded = good.to_owned() + &" ".repeat(MAX_BYTES as usize);
         assert_eq!(decode(padded.as_bytes()), None, "too large");
         let many: BTreeMap<String, String> = (0..=MAX_PICKS).map(|i| (i.to_string(), String::new())).collect();
-        let devices = BTreeMap::from([("a".to_owned(), OfDevice { texts: "1".into(), picks: many })]);
+        let devices = BTreeMap::from([("a".to_owned(), OfDevice { texts: "1".into(), program: program(), picks: many })]);
         let bytes = serde_json::to_vec(&File { version: VERSION, devices }).unwrap();
         assert_eq!(decode(&bytes), None, "too many picks");
+    }
+
+    #[test]
+    fn another_programs_answers_stay_with_the_run_that_had_them() {
+        let mut file = File::default();
+        file.merge("a", "1", &picks(&[("k", "v")]));
+        assert_eq!(file.timed("a", "1"), picks(&[("k", "v")]));
+        assert!(file.timed("a", "2").is_empty() && file.timed("b", "1").is_empty());
+        let elder = file.devices.get_mut("a").unwrap();
+        elder.program = elder.program.replace("naga 30", "naga 29");
+        assert_eq!((file.timed("a", "1"), file.picks("a", "1")), (Picks::default(), picks(&[("k", "v")])));
+        file.merge("a", "1", &picks(&[("l", "w")]));
+        assert_eq!(file.timed("a", "1"), picks(&[("l", "w")]), "the elder's answer passes for this program's");
     }
 
     #[test]

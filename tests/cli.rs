@@ -947,6 +947,10 @@ fn a_tuned_run_keeps_what_it_found_and_later_runs_take_it() {
     std::fs::write(&kept, marked.to_string()).unwrap();
     assert_eq!(picks(&train("marked", &["--tune"]))[&product], "a mark");
     assert_eq!(bytes(kept.clone()), marked.to_string().into_bytes(), "nothing was timed, so nothing is written");
+    let own = marked["devices"].as_object().unwrap().values().next().unwrap()["program"].as_str().unwrap().to_owned();
+    std::fs::write(&kept, marked.to_string().replace(&own, "an elder")).unwrap();
+    assert_ne!(picks(&train("elder", &["--tune"]))[&product], "a mark", "what another program timed");
+    assert!(!read(kept.clone()).to_string().contains("an elder"), "the answers of both in one");
     let fresh = picks(&train("fresh", &["--tune", "fresh"]));
     assert_ne!(fresh[&product], "a mark");
     assert_eq!(read(kept.clone()), read(dir.join("fresh/tuning.json")), "the new answer takes the old one's place");

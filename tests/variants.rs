@@ -10,7 +10,7 @@ use dqrm::ops::case::{POISON, random};
 use dqrm::ops::matmul::{Linear, backward_input, backward_weights, forward};
 use dqrm::ops::{Case, cases, kernels};
 use dqrm::plan::schedule::Schedule;
-use dqrm::plan::variant::{Choice, Form, Job, MadeFor, Picks, SCRATCH, Traits, candidates, choose};
+use dqrm::plan::variant::{Choice, Form, Job, MadeFor, Picks, SCRATCH, Subgroups, Traits, candidates, choose};
 use dqrm::plan::{Access, Elem, Kernel, Plan, Role, StepUniform, Variant};
 use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use pollster::block_on;
@@ -37,7 +37,7 @@ fn names_are_unique() {
 fn valid(name: &str, variant: &Variant, text: &str, entry: &str) -> (naga::Module, naga::valid::ModuleInfo) {
     let module = naga::front::wgsl::parse_str(text).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(text)));
     let mut capabilities = Capabilities::empty();
-    capabilities.set(Capabilities::SUBGROUP, variant.subgroup.or(variant.cooperative).is_some());
+    capabilities.set(Capabilities::SUBGROUP, variant.subgroup.is_some() || variant.cooperative.is_some());
     capabilities.set(Capabilities::SHADER_FLOAT16 | Capabilities::COOPERATIVE_MATRIX, variant.cooperative.is_some());
     let mut validator = Validator::new(ValidationFlags::all(), capabilities);
     validator.subgroup_stages(ShaderStages::COMPUTE).subgroup_operations(SubgroupOperationSet::all());
@@ -183,6 +183,7 @@ fn the_portable_text_remains_for_whoever_needs_it() {
                 picked.is_none_or(|v| v.made_for == MadeFor::Hardware && v.subgroup.is_none() && v.cooperative.is_none()),
                 "{picked:?}"
             );
+            assert_eq!(choose(&Traits { subgroups: Some((32, 32)), ..plain }, command, Choice::Best), picked);
             let picked = choose(&Traits { max_texture_side: 0, subgroups: None, ..software }, command, Choice::Best);
             assert!(picked.is_none_or(|v| v.subgroup.is_none() && v.forms.iter().all(|f| *f == Form::Storage)), "{picked:?}");
         }
@@ -209,6 +210,46 @@ fn cooperative_matrices_are_for_those_who_ask() {
         }
     }
     assert_eq!(named.len(), 8, "{named:?}");
+}
+
+#[test]
+fn products_on_subgroups_need_eight_lanes_and_somebody_who_asks() {
+    let with = |subgroups| Traits { software: false, subgroups, max_texture_side: 8192, cooperative: &[] };
+    let mut named = HashSet::new();
+    for case in cases() {
+        for command in commands(&case) {
+            let uses = |name: &str| command.kernel.variants.iter().any(|v| v.name == name && v.subgroup == Some(Subgroups::AtLeast(8)));
+            for sizes in [(8, 8), (8, 32), (16, 32), (32, 32), (32, 64), (64, 64), (128, 128)] {
+                let best = choose(&with(Some(sizes)), command, Choice::Best);
+                assert!(best.is_none_or(|v| v.subgroup.is_none()), "{best:?} without being asked for");
+                let names = candidates(&with(Some(sizes)), command);
+                assert_eq!(names.iter().any(|name| uses(name)), command.kernel.name.starts_with("matmul_"), "{sizes:?}: {names:?}");
+                for name in names.into_iter().filter(|name| uses(name)) {
+                    let taken = choose(&with(Some(sizes)), command, Choice::Only(name));
+                    assert_eq!(taken.map(|v| v.name), Some(name));
+                    named.insert(name);
+                }
+            }
+            for lacking in [None, Some((4, 4)), Some((4, 32)), Some((4, 64))] {
+                let offered = candidates(&with(lacking), command).into_iter().find(|name| uses(name));
+                assert_eq!(offered, None, "{lacking:?}");
+            }
+        }
+    }
+    assert_eq!(named.len(), 12, "{named:?}");
+}
+
+#[test]
+fn texts_for_subgroups_of_one_size_run_with_no_other() {
+    let texels = variants().into_iter().map(|(_, v)| v).filter(|v| v.subgroup == Some(Subgroups::Exactly(8)));
+    let texels: Vec<_> = texels.collect();
+    assert!(!texels.is_empty());
+    for variant in texels {
+        for (sizes, fit) in [(None, false), (Some((4, 8)), false), (Some((8, 8)), true), (Some((8, 32)), false), (Some((32, 32)), false)] {
+            let traits = Traits { software: true, subgroups: sizes, max_texture_side: 8192, cooperative: &[] };
+            assert_eq!(variant.has_features(&traits), fit, "{} with {sizes:?}", variant.name);
+        }
+    }
 }
 
 /// The operands of a layer, some of them with values that are not finite.

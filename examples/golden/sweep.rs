@@ -57,7 +57,7 @@ impl Line {
     fn print(&self, name: &str) -> bool {
         let Line { agree, ran, varied, codes, closest: (part, place), misses } = self;
         println!(
-            "  {name:<30} {agree:>2} of {ran:>2} cases agree; {varied:>3} commands with variants; {codes} codes differ; at most {part:.3} of a tolerance: {place}"
+            "  {name:<32} {agree:>2} of {ran:>2} cases agree; {varied:>3} commands with variants; {codes} codes differ; at most {part:.3} of a tolerance: {place}"
         );
         print!("{misses}");
         agree == ran
@@ -98,7 +98,7 @@ pub(crate) fn sweep(cases: &[PathBuf], device: &Device, loose: bool) -> bool {
             Some((_, dirs)) if !dirs.is_empty() => agree += usize::from(run(variant.name, Texts::Only(variant), dirs)),
             found => {
                 let reason = found.and_then(|f| f.0.as_deref()).unwrap_or("no case has its kernel");
-                println!("  {:<30} skipped: {reason}", variant.name);
+                println!("  {:<32} skipped: {reason}", variant.name);
                 skipped += 1;
             }
         }

@@ -59,7 +59,7 @@ impl Forced {
 fn reason(traits: &Traits, variant: &Variant) -> String {
     match (variant.subgroup, traits.subgroups) {
         (Some(size), None) => format!("needs subgroups of {size}, the adapter has none"),
-        (Some(size), Some((least, most))) if (least, most) != (size, size) => {
+        (Some(size), Some((least, most))) if !size.fit((least, most)) => {
             format!("needs subgroups of {size}, the adapter's are of {least} to {most}")
         }
         _ if !variant.has_features(traits) => "needs cooperative matrices, which the adapter does not have".into(),

@@ -3,9 +3,9 @@
 // Where there are few tiles, SLICES slices share one: each takes every SLICES-th run of DEPTH terms, and their sums
 // are added at the end, in order. Each invocation fetches one block of 4 x 4 operands ahead, half of them on the left.
 // All that workgroups read there they have written before. Edge tiles read clamped and zero, store guarded.
-// `const TILE` and `const SLICES` stand in front. matmul_tiles_wide.wgsl or matmul_tiles_narrow.wgsl follows for what
-// has rows of the inputs' width (vectors where that is a multiple of four, else words), matmul_tiles_wide_outputs.wgsl
-// or matmul_tiles_narrow_outputs.wgsl for what has rows of the outputs'.
+// `const TILE` and `const SLICES` stand in front. matmul_results.wgsl follows, then matmul_tiles_wide.wgsl or
+// matmul_tiles_narrow.wgsl for what has rows of the inputs' width (vectors where that is a multiple of four, else words),
+// matmul_tiles_wide_outputs.wgsl or matmul_tiles_narrow_outputs.wgsl for what has rows of the outputs'.
 
 const SIDE = TILE / 4u;
 const SLICE = SIDE * SIDE;
@@ -13,13 +13,6 @@ const DEPTH = TILE / 2u;
 const DEEP = DEPTH / 4u;         // blocks along the terms
 const OPERAND = DEPTH * SIDE;    // vectors of one operand
 const STRIDE = DEPTH * SLICES;   // terms of one turn
-
-struct MatmulParams {
-    inputs: u32,
-    outputs: u32,
-    relu: u32,
-}
-@group(0) @binding(0) var<uniform> layer: MatmulParams;
 
 // For each slice its left operand [DEPTH][SIDE], then its right one; at the end its sums.
 var<workgroup> tiles: array<vec4<f32>, SLICES * 2u * OPERAND>;
@@ -64,14 +57,6 @@ fn keep(base: u32, at: vec2<u32>, m: mat4x4<f32>) {
     tiles[first + 3u * SIDE] = m[3];
 }
 
-// Four columns of four rows.
-struct Results {
-    r0: vec4<f32>,
-    r1: vec4<f32>,
-    r2: vec4<f32>,
-    r3: vec4<f32>,
-}
-
 fn add_term(s: ptr<function, Results>, l: vec4<f32>, r: vec4<f32>) {
     (*s).r0 += l.x * r;
     (*s).r1 += l.y * r;
@@ -108,13 +93,6 @@ fn added(s: Results, me: Place, index: u32) -> vec4<f32> {
     return sum;
 }
 
-fn put_y(row: u32, column: u32, sum: vec4<f32>) {
-    if (row < step.batch) {
-        let z = sum + biases(column);
-        store_y(row, column, select(z, select(z, vec4<f32>(), z <= vec4<f32>()), layer.relu != 0u));
-    }
-}
-
 fn nt_block(me: Place, b0: u32, o0: u32, k0: u32) -> mat4x4<f32> {
     let at = along(me.block);
     let k = k0 + me.slice * DEPTH + 4u * at.y;
@@ -146,10 +124,7 @@ fn matmul_nt_tiles(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
     let row = b0 + 4u * (me.lane / SIDE);
     let column = o0 + 4u * (me.lane % SIDE);
     if (SLICES == 1u) {
-        put_y(row, column, s.r0);
-        put_y(row + 1u, column, s.r1);
-        put_y(row + 2u, column, s.r2);
-        put_y(row + 3u, column, s.r3);
+        put_ys(s, row, column);
     } else {
         put_y(row + me.slice, column, added(s, me, index));
     }
@@ -186,12 +161,6 @@ fn nn_sums(me: Place, b0: u32, i0: u32) -> Results {
     return s;
 }
 
-fn put_dx(row: u32, column: u32, v: vec4<f32>) {
-    if (row < step.batch) {
-        store_dx(row, column, v);
-    }
-}
-
 @compute @workgroup_size(256)
 fn matmul_nn_tiles(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32) {
     let b0 = group.y * TILE;
@@ -204,19 +173,9 @@ fn matmul_nn_tiles(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
     let row = b0 + 4u * (me.lane / SIDE);
     let column = i0 + 4u * (me.lane % SIDE);
     if (SLICES == 1u) {
-        put_dx(row, column, s.r0);
-        put_dx(row + 1u, column, s.r1);
-        put_dx(row + 2u, column, s.r2);
-        put_dx(row + 3u, column, s.r3);
+        put_dxs(s, row, column);
     } else {
         put_dx(row + me.slice, column, added(s, me, index));
-    }
-}
-
-// Zero where the gate is not positive.
-fn put_gated(row: u32, column: u32, v: vec4<f32>) {
-    if (row < step.batch) {
-        store_dx(row, column, select(v, vec4<f32>(), gates(row, column) <= vec4<f32>()));
     }
 }
 
@@ -232,10 +191,7 @@ fn matmul_nn_gated_tiles(@builtin(workgroup_id) group: vec3<u32>, @builtin(local
     let row = b0 + 4u * (me.lane / SIDE);
     let column = i0 + 4u * (me.lane % SIDE);
     if (SLICES == 1u) {
-        put_gated(row, column, s.r0);
-        put_gated(row + 1u, column, s.r1);
-        put_gated(row + 2u, column, s.r2);
-        put_gated(row + 3u, column, s.r3);
+        put_gated_rows(s, row, column);
     } else {
         put_gated(row + me.slice, column, added(s, me, index));
     }
@@ -250,12 +206,6 @@ fn tn_block(me: Place, o0: u32, i0: u32, k0: u32) -> mat4x4<f32> {
     }
     let o = o0 + 4u * at.x;
     return mat4x4<f32>(tn_dz_at(b, o), tn_dz_at(b + 1u, o), tn_dz_at(b + 2u, o), tn_dz_at(b + 3u, o));
-}
-
-fn put_dw(row: u32, column: u32, v: vec4<f32>) {
-    if (row < layer.outputs) {
-        store_dw(row, column, v);
-    }
 }
 
 @compute @workgroup_size(256)
@@ -275,10 +225,7 @@ fn matmul_tn_tiles(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
     let row = o0 + 4u * (me.lane / SIDE);
     let column = i0 + 4u * (me.lane % SIDE);
     if (SLICES == 1u) {
-        put_dw(row, column, s.r0);
-        put_dw(row + 1u, column, s.r1);
-        put_dw(row + 2u, column, s.r2);
-        put_dw(row + 3u, column, s.r3);
+        put_dws(s, row, column);
     } else {
         put_dw(row + me.slice, column, added(s, me, index));
     }

@@ -18,9 +18,10 @@ mod experimental;
 mod faults;
 mod landing;
 mod load;
+mod subgroups;
 mod texels;
 
-pub use compile::Message;
+pub use compile::{Message, TRANSLATORS};
 use faults::Faults;
 use landing::{Arriving, Landings};
 
@@ -66,8 +67,9 @@ impl GpuAdapter {
             wgpu::DeviceType::Other => "other",
         };
         let mut names = Vec::new();
+        let sizes = subgroups::sizes(&info);
         if features.contains(wgpu::Features::SUBGROUP) {
-            names.push(format!("subgroups {}..{}", info.subgroup_min_size, info.subgroup_max_size));
+            names.push(format!("subgroups {}..{}", sizes.0, sizes.1));
         }
         for (feature, name) in [
             (wgpu::Features::SHADER_F16, "f16"),
@@ -95,7 +97,7 @@ impl GpuAdapter {
             features: names,
             traits: Traits {
                 software: info.device_type == wgpu::DeviceType::Cpu,
-                subgroups: features.contains(wgpu::Features::SUBGROUP).then_some((info.subgroup_min_size, info.subgroup_max_size)),
+                subgroups: features.contains(wgpu::Features::SUBGROUP).then_some(sizes),
                 max_texture_side: limits.max_texture_dimension_2d,
                 cooperative: experimental::cooperative(&adapter),
             },

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 
 mod cooperative;
 pub mod halves;
+mod subgroups;
 mod variants;
 
 params!(

@@ -27,6 +27,34 @@ pub enum MadeFor {
     Hardware,
 }
 
+/// The sizes of subgroups that a text works with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subgroups {
+    /// All subgroups of the adapter have this size.
+    Exactly(u32),
+    /// None is smaller; sizes may differ from text to text.
+    AtLeast(u32),
+}
+
+impl Subgroups {
+    /// Whether it works with an adapter's smallest and largest subgroups.
+    pub fn fit(self, (least, most): (u32, u32)) -> bool {
+        match self {
+            Subgroups::Exactly(size) => (least, most) == (size, size),
+            Subgroups::AtLeast(size) => least >= size,
+        }
+    }
+}
+
+impl std::fmt::Display for Subgroups {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Subgroups::Exactly(size) => write!(f, "{size}"),
+            Subgroups::AtLeast(size) => write!(f, "{size} or more"),
+        }
+    }
+}
+
 /// How a shader sees a binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -137,8 +165,8 @@ pub struct Variant {
     pub shared: &'static [&'static str],
     /// Threads of a workgroup.
     pub workgroup: [u32; 3],
-    /// The size that all subgroups must have, when the text uses subgroups.
-    pub subgroup: Option<u32>,
+    /// The sizes of subgroups that it works with, when it uses subgroups.
+    pub subgroup: Option<Subgroups>,
     /// The side of the cooperative matrices that the text uses, if it does; subgroups may then have any size that divides the
     /// workgroup. The device is opened with experimental features for it.
     pub cooperative: Option<u32>,
@@ -150,7 +178,8 @@ pub struct Variant {
     pub forms: &'static [Form],
     /// Whether it computes this command rightly, from its parameters and lengths.
     pub suits: fn(&Job<'_>) -> bool,
-    /// Whether it is likely the quickest for this command, should it suit; only [`Choice::Best`] asks.
+    /// Whether it is likely the quickest for this command, should it suit; only [`Choice::Best`] asks, and only variants that
+    /// are not [for those who ask](Variant::only_on_request).
     pub worth: fn(&Job<'_>) -> bool,
     /// Workgroups for this command.
     pub grid: fn(&Job<'_>) -> [u32; 3],
@@ -185,7 +214,13 @@ impl Variant {
             let threads = self.workgroup[0];
             traits.cooperative.contains(&side) && traits.subgroups.is_some_and(|(_, most)| most > 0 && threads.is_multiple_of(most))
         };
-        self.subgroup.is_none_or(|size| traits.subgroups == Some((size, size))) && self.cooperative.is_none_or(fits)
+        self.subgroup.is_none_or(|sizes| traits.subgroups.is_some_and(|found| sizes.fit(found))) && self.cooperative.is_none_or(fits)
+    }
+
+    /// It uses what drivers are known to do wrong, and nobody has timed it on hardware: it is for those who ask by name, and for
+    /// tuning, which compares its results before it takes it. [`Choice::Best`] never does.
+    pub fn only_on_request(&self) -> bool {
+        self.cooperative.is_some() || matches!(self.subgroup, Some(Subgroups::AtLeast(_)))
     }
 
     /// Words of its scratch buffers for a command.
@@ -266,7 +301,8 @@ impl FromIterator<(String, String)> for Picks {
 /// How an engine picks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Choice<'a> {
-    /// The first variant that is made for the adapter, that it can run and that is worth it, else the kernel's own text.
+    /// The first variant that is made for the adapter, that it can run, that is worth it and not just for those who ask, else
+    /// the kernel's own text.
     #[default]
     Best,
     /// Always the kernel's own text, which every device runs.
@@ -281,7 +317,7 @@ pub enum Choice<'a> {
 pub fn choose(traits: &Traits, command: &Command, choice: Choice<'_>) -> Option<&'static Variant> {
     let kernel: &'static Kernel = command.kernel;
     let named = |name: &str| kernel.variants.iter().find(|v| v.name == name && v.can_run(traits, command));
-    let best = || made_for(traits, command).find(|v| (v.worth)(&Job::of(command)));
+    let best = || made_for(traits, command).find(|v| !v.only_on_request() && (v.worth)(&Job::of(command)));
     match choice {
         Choice::Best => best(),
         Choice::Portable => None,

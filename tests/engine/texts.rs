@@ -5,7 +5,7 @@ use dqrm::config::{Config, DenseOptimizer, Device, Model, Optim, RowOptimizer};
 use dqrm::engine::gpu::GpuAdapter;
 use dqrm::ops::{kernels, matmul};
 use dqrm::plan::kernel::shared;
-use dqrm::plan::variant::{Choice, Form, MadeFor, Picks, candidates, choose};
+use dqrm::plan::variant::{Choice, Form, MadeFor, Picks, Subgroups, candidates, choose};
 use dqrm::plan::{Command, Kernel, Plan, Variant};
 use dqrm::quant::Bits;
 use dqrm::session::{Loading, Session};
@@ -83,6 +83,9 @@ fn every_text_for_gpus_trains_as_the_cpu_does() {
         "tiles32_mixed",
         "tiles32",
         "sliced",
+        "subgroups_fours",
+        "subgroups_mixed",
+        "subgroups",
         "cooperative16",
         "cooperative8",
     ];
@@ -116,7 +119,8 @@ fn every_text_for_gpus_trains_as_the_cpu_does() {
         kernels().into_iter().flat_map(|k| hardware(k.variants)).partition(|v| v.has_features(&adapter.traits));
     let all: BTreeSet<&str> = able.iter().map(|v| v.name).collect();
     for variant in lacking {
-        let line = format!("skipped: `{}` needs cooperative matrices, which the adapter does not have", variant.name);
+        let needed = if variant.cooperative.is_some() { "cooperative matrices" } else { "subgroups" };
+        let line = format!("skipped: `{}` needs {needed} that the adapter does not have", variant.name);
         writeln!(std::io::stderr(), "{line}").expect("standard error is open");
     }
     assert_eq!(ran, all, "some text did not run");
@@ -206,19 +210,21 @@ fn products() -> Option<(GpuAdapter, Plan)> {
 }
 
 #[test]
-fn texts_on_cooperative_matrices_are_timed_and_agree() {
+fn texts_for_those_who_ask_are_timed_and_agree() {
     let Some((adapter, plan)) = products() else { return };
-    let mut sides = BTreeSet::new();
+    let (mut sides, mut on_subgroups) = (BTreeSet::new(), BTreeSet::new());
     for command in commands(&plan).filter(|c| tune::is_timed(c)) {
         let names = candidates(&adapter.traits, command);
         for name in &names[1..] {
-            let variant = command.kernel.variants.iter().find(|v| v.name == *name);
-            let Some(side) = variant.and_then(|v| v.cooperative) else { continue };
+            let Some(variant) = command.kernel.variants.iter().find(|v| v.name == *name && v.only_on_request()) else { continue };
             assert_eq!(block_on(tune::difference(&adapter, command, names[0], name)).unwrap(), None, "{name} for {}", command.label);
-            sides.insert(side);
+            sides.extend(variant.cooperative);
+            on_subgroups.extend(variant.subgroup.map(|_| variant.name));
         }
     }
     assert_eq!(sides, adapter.traits.cooperative.iter().copied().collect());
+    let large = adapter.traits.subgroups.is_some_and(|(least, _)| least >= 8);
+    assert_eq!(on_subgroups.len(), if large { 12 } else { 0 }, "{on_subgroups:?}");
     let begin = Instant::now();
     // slowed down, so that no round is left out
     let clock = || begin.elapsed().as_secs_f64() / 100.0;
@@ -261,8 +267,8 @@ fn careless(@builtin(global_invocation_id) id: vec3<u32>) {
 };
 static WITH_CARELESS: Kernel = Kernel { variants: &[CARELESS], ..matmul::MATMUL_NN };
 
-/// A text that computes nothing, which is quick, and says that it needs cooperative matrices.
-static HASTY: [Variant; 1] = [Variant {
+/// A text that computes nothing, which is quick, and says that it uses subgroups of any size.
+const HASTY: Variant = Variant {
     name: "hasty",
     entry: "hasty",
     source: "
@@ -276,10 +282,13 @@ fn hasty(@builtin(global_invocation_id) id: vec3<u32>) {
     }
 }
 ",
-    cooperative: Some(8),
+    subgroup: Some(Subgroups::AtLeast(8)),
+    worth: |_| true,
     ..CARELESS
-}];
-static WITH_HASTY: Kernel = Kernel { variants: &HASTY, ..matmul::MATMUL_NN };
+};
+static WITH_HASTY: Kernel = Kernel { variants: &[HASTY], ..matmul::MATMUL_NN };
+/// The same, which says that it needs cooperative matrices.
+static WITH_HASTY_MATRICES: Kernel = Kernel { variants: &[Variant { subgroup: None, cooperative: Some(8), ..HASTY }], ..matmul::MATMUL_NN };
 
 #[test]
 fn a_text_that_errs_is_noticed_before_it_is_picked() {
@@ -292,19 +301,24 @@ fn a_text_that_errs_is_noticed_before_it_is_picked() {
 }
 
 #[test]
-fn a_text_with_cooperative_matrices_that_errs_is_not_picked_however_quick() {
-    let Some((mut adapter, mut plan)) = products() else { return };
-    let able = adapter.traits.cooperative.contains(&8);
+fn a_text_for_those_who_ask_that_errs_is_not_picked_however_quick() {
+    let Some((mut adapter, plan)) = products() else { return };
+    let able = [adapter.traits.subgroups.is_some(), adapter.traits.cooperative.contains(&8)];
     adapter.traits.cooperative = &[8];
     adapter.traits.subgroups = Some((8, 8));
+    hasty_is_not_picked(&adapter, plan.clone(), &WITH_HASTY, able[0]);
+    hasty_is_not_picked(&adapter, plan, &WITH_HASTY_MATRICES, able[1]);
+}
+
+fn hasty_is_not_picked(adapter: &GpuAdapter, mut plan: Plan, kernel: &'static Kernel, able: bool) {
     plan.phases.iter_mut().for_each(|p| p.commands.retain(|c| c.kernel == &matmul::MATMUL_NN));
-    plan.phases.iter_mut().flat_map(|p| &mut p.commands).for_each(|c| c.kernel = &WITH_HASTY);
+    plan.phases.iter_mut().flat_map(|p| &mut p.commands).for_each(|c| c.kernel = kernel);
     for command in commands(&plan) {
         assert_eq!(candidates(&adapter.traits, command), ["matmul_nn", "hasty"]);
     }
     let begin = Instant::now();
     let clock = || begin.elapsed().as_secs_f64() / 100.0;
-    let tuned = block_on(tune::tune(&adapter, &plan, &Picks::default(), &clock, &mut |_, _| ())).unwrap();
+    let tuned = block_on(tune::tune(adapter, &plan, &Picks::default(), &clock, &mut |_, _| ())).unwrap();
     assert!(!tuned.picks.is_empty() && tuned.picks.iter().all(|(_, name)| name == "matmul_nn"), "{tuned:?}");
     if able {
         assert!(tuned.warnings.iter().all(|w| w.contains("`hasty` is quick here, but not used: result")), "{:?}", tuned.warnings);

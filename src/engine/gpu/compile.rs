@@ -1,8 +1,11 @@
-//! What the compiler of a device says of a text: naga's findings, or in a browser those of the browser's compiler.
+//! Who makes code of texts, and what the compiler of a device says of a text: naga's findings, or in a browser those of the browser's compiler.
 
 use super::{GpuAdapter, device_error};
 use crate::error::Result;
 use crate::plan::Kernel;
+
+/// What makes code of texts. Another version makes other code, which may be quicker or slower.
+pub const TRANSLATORS: &str = "wgpu 30.0.1, naga 30.0.1";
 
 /// Something that a compiler says of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,4 +56,20 @@ fn message(text: &str, told: &wgpu::CompilationMessage) -> Message {
     let (line, column, width) = place.unwrap_or((0, 1, 1));
     let error = told.message_type == wgpu::CompilationMessageType::Error;
     Message { error, line, column, width: width.max(1), text: told.message.trim().to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_translators_are_those_that_are_locked() {
+        let lock = include_str!("../../../Cargo.lock");
+        let locked = |name: &str| {
+            let entry = lock.split("[[package]]").find(|e| e.contains(&format!("\nname = \"{name}\"\n"))).expect("a locked version");
+            let version = entry.lines().find_map(|line| line.strip_prefix("version = ")).expect("a version");
+            format!("{name} {}", version.trim_matches('"'))
+        };
+        assert_eq!(TRANSLATORS, ["wgpu", "naga"].map(locked).join(", "));
+    }
 }

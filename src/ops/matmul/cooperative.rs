@@ -2,7 +2,7 @@
 //! before the product, and bias, activation or gate follow it.
 
 use crate::plan::kernel::shared;
-use crate::plan::variant::{Form, Job, MadeFor, Stage, Stages, Variant};
+use crate::plan::variant::{Form, Job, MadeFor, Stage, Stages, Variant, always};
 
 const PRODUCT: &str = include_str!("../../../shaders/variants/matmul_cooperative.wgsl");
 const SIZES: &str = include_str!("../../../shaders/variants/matmul_cooperative_sizes.wgsl");
@@ -76,7 +76,7 @@ const fn finish(of: usize) -> &'static str {
 }
 
 /// Left rows, right rows and terms that the views of a command have room for.
-fn room<const OF: usize>(job: &Job<'_>) -> [usize; 3] {
+pub(super) fn room<const OF: usize>(job: &Job<'_>) -> [usize; 3] {
     let (inputs, outputs) = (job.param(0), job.param(1));
     match OF {
         NT => [job.len(3) / outputs.max(1), outputs, inputs],
@@ -146,7 +146,7 @@ const fn halves_stage<const SIDE: usize, const OF: usize>(entry: &'static str, g
     Stage { entry, text, workgroup: [8, 8, 1], grid }
 }
 
-/// The variant of one kernel with tiles of one side. Nobody has timed it on hardware, so it is never held to be the quickest.
+/// The variant of one kernel with tiles of one side.
 pub(super) const fn variant<const SIDE: usize, const OF: usize>(name: &'static str, forms: &'static [Form]) -> Variant {
     Variant {
         name,
@@ -170,7 +170,7 @@ pub(super) const fn variant<const SIDE: usize, const OF: usize>(name: &'static s
         made_for: MadeFor::Hardware,
         forms,
         suits: suits::<SIDE, OF>,
-        worth: |_| false,
+        worth: always,
         grid: product_grid::<SIDE, OF>,
     }
 }

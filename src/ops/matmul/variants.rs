@@ -1,9 +1,9 @@
 //! Other ways to compute matrix products, for some kinds of adapters.
 
-use super::{cooperative, tiles};
+use super::{cooperative, subgroups, tiles};
 use crate::plan::kernel::shared;
 use crate::plan::groups;
-use crate::plan::variant::{Form, Job, MadeFor, Variant, always};
+use crate::plan::variant::{Form, Job, MadeFor, Subgroups, Variant, always};
 
 const TEXELS: &str = include_str!("../../../shaders/variants/matmul_texels.wgsl");
 const INPUTS: &str = include_str!("../../../shaders/variants/matmul_wide.wgsl");
@@ -32,7 +32,7 @@ const fn texels(
         source: TEXELS,
         shared,
         workgroup: [8, 1, 1],
-        subgroup: Some(8),
+        subgroup: Some(Subgroups::Exactly(8)),
         cooperative: None,
         stages: None,
         made_for: MadeFor::Software,
@@ -79,6 +79,7 @@ fn many(grid: [u32; 3]) -> bool {
 
 const LARGE_TILES: u32 = 128;
 const TILES: &str = include_str!("../../../shaders/variants/matmul_tiles.wgsl");
+const RESULTS: &str = include_str!("../../../shaders/variants/matmul_results.wgsl");
 const TILES_INPUTS: &str = include_str!("../../../shaders/variants/matmul_tiles_wide.wgsl");
 const TILES_ANY_INPUTS: &str = include_str!("../../../shaders/variants/matmul_tiles_narrow.wgsl");
 const TILES_OUTPUTS: &str = include_str!("../../../shaders/variants/matmul_tiles_wide_outputs.wgsl");
@@ -88,18 +89,24 @@ const TILE_32: &str = "const TILE = 32u;\nconst SLICES = 4u;";
 
 /// Which widths are multiples of four; what is not is fetched in words.
 #[derive(Clone, Copy)]
-enum Fours {
+pub(super) enum Fours {
     Both,
     Outputs,
     Any,
 }
 
+impl Fours {
+    /// How operands are fetched and results stored; what tiles and subgroups share.
+    pub(super) const fn shared(self) -> &'static [&'static str] {
+        match self {
+            Fours::Both => &[shared::STEP, RESULTS, TILES_INPUTS, TILES_OUTPUTS],
+            Fours::Outputs => &[shared::STEP, RESULTS, TILES_ANY_INPUTS, TILES_OUTPUTS],
+            Fours::Any => &[shared::STEP, RESULTS, TILES_ANY_INPUTS, TILES_ANY_OUTPUTS],
+        }
+    }
+}
+
 const fn tile32(name: &'static str, entry: &'static str, widths: Fours, forms: &'static [Form], grid: fn(&Job<'_>) -> [u32; 3]) -> Variant {
-    let shared: &[&str] = match widths {
-        Fours::Both => &[shared::STEP, TILES_INPUTS, TILES_OUTPUTS],
-        Fours::Outputs => &[shared::STEP, TILES_ANY_INPUTS, TILES_OUTPUTS],
-        Fours::Any => &[shared::STEP, TILES_ANY_INPUTS, TILES_ANY_OUTPUTS],
-    };
     let suits = match widths {
         Fours::Both => fours,
         Fours::Outputs => four_outputs,
@@ -110,7 +117,7 @@ const fn tile32(name: &'static str, entry: &'static str, widths: Fours, forms: &
         entry,
         consts: TILE_32,
         source: TILES,
-        shared,
+        shared: widths.shared(),
         workgroup: [256, 1, 1],
         subgroup: None,
         cooperative: None,
@@ -164,7 +171,7 @@ const THREE: &[Form] = &[Storage, Storage, Storage];
 const FOUR: &[Form] = &[Storage, Storage, Storage, Storage];
 
 /// Of `matmul_nt`.
-pub(super) static NT: [Variant; 11] = [
+pub(super) static NT: [Variant; 14] = [
     texels("matmul_nt_texels4", "matmul_nt_texels", WIDE, &[Texels4, Texels4, Storage, Storage], fours, forward_grid),
     texels("matmul_nt_texels_mixed", "matmul_nt_texels", MIXED, &[Texels, Texels, Storage, Storage], four_outputs, forward_grid),
     texels("matmul_nt_texels", "matmul_nt_texels", NARROW, &[Texels, Texels, Storage, Storage], always, forward_grid),
@@ -174,11 +181,14 @@ pub(super) static NT: [Variant; 11] = [
     tile32("matmul_nt_tiles32_fours", "matmul_nt_tiles", Fours::Both, FOUR, forward_grid),
     tile32("matmul_nt_tiles32_mixed", "matmul_nt_tiles", Fours::Outputs, FOUR, forward_grid),
     tile32("matmul_nt_tiles32", "matmul_nt_tiles", Fours::Any, FOUR, forward_grid),
+    subgroups::variant::<{ cooperative::NT }>("matmul_nt_subgroups_fours", Fours::Both, FOUR),
+    subgroups::variant::<{ cooperative::NT }>("matmul_nt_subgroups_mixed", Fours::Outputs, FOUR),
+    subgroups::variant::<{ cooperative::NT }>("matmul_nt_subgroups", Fours::Any, FOUR),
     cooperative::variant::<16, { cooperative::NT }>("matmul_nt_cooperative16", FOUR),
     cooperative::variant::<8, { cooperative::NT }>("matmul_nt_cooperative8", FOUR),
 ];
 /// Of `matmul_nn`.
-pub(super) static NN: [Variant; 11] = [
+pub(super) static NN: [Variant; 14] = [
     texels("matmul_nn_texels4", "matmul_nn_texels", WIDE, &[Texels4, Texels4, Storage], fours, input_grid),
     texels("matmul_nn_texels_mixed", "matmul_nn_texels", MIXED, &[Texels4, Texels, Storage], four_outputs, input_grid),
     texels("matmul_nn_texels", "matmul_nn_texels", NARROW, &[Texels, Texels, Storage], always, input_grid),
@@ -188,11 +198,14 @@ pub(super) static NN: [Variant; 11] = [
     tile32("matmul_nn_tiles32_fours", "matmul_nn_tiles", Fours::Both, THREE, input_grid),
     tile32("matmul_nn_tiles32_mixed", "matmul_nn_tiles", Fours::Outputs, THREE, input_grid),
     tile32("matmul_nn_tiles32", "matmul_nn_tiles", Fours::Any, THREE, input_grid),
+    subgroups::variant::<{ cooperative::NN }>("matmul_nn_subgroups_fours", Fours::Both, THREE),
+    subgroups::variant::<{ cooperative::NN }>("matmul_nn_subgroups_mixed", Fours::Outputs, THREE),
+    subgroups::variant::<{ cooperative::NN }>("matmul_nn_subgroups", Fours::Any, THREE),
     cooperative::variant::<16, { cooperative::NN }>("matmul_nn_cooperative16", THREE),
     cooperative::variant::<8, { cooperative::NN }>("matmul_nn_cooperative8", THREE),
 ];
 /// Of `matmul_nn_gated`.
-pub(super) static NN_GATED: [Variant; 11] = [
+pub(super) static NN_GATED: [Variant; 14] = [
     texels("matmul_nn_gated_texels4", "matmul_nn_gated_texels", WIDE, &[Texels4, Texels4, Storage, Storage], fours, input_grid),
     texels("matmul_nn_gated_texels_mixed", "matmul_nn_gated_texels", MIXED, &[Texels4, Texels, Storage, Storage], four_outputs, input_grid),
     texels("matmul_nn_gated_texels", "matmul_nn_gated_texels", NARROW, &[Texels, Texels, Storage, Storage], always, input_grid),
@@ -202,11 +215,14 @@ pub(super) static NN_GATED: [Variant; 11] = [
     tile32("matmul_nn_gated_tiles32_fours", "matmul_nn_gated_tiles", Fours::Both, FOUR, input_grid),
     tile32("matmul_nn_gated_tiles32_mixed", "matmul_nn_gated_tiles", Fours::Outputs, FOUR, input_grid),
     tile32("matmul_nn_gated_tiles32", "matmul_nn_gated_tiles", Fours::Any, FOUR, input_grid),
+    subgroups::variant::<{ cooperative::NN_GATED }>("matmul_nn_gated_subgroups_fours", Fours::Both, FOUR),
+    subgroups::variant::<{ cooperative::NN_GATED }>("matmul_nn_gated_subgroups_mixed", Fours::Outputs, FOUR),
+    subgroups::variant::<{ cooperative::NN_GATED }>("matmul_nn_gated_subgroups", Fours::Any, FOUR),
     cooperative::variant::<16, { cooperative::NN_GATED }>("matmul_nn_gated_cooperative16", FOUR),
     cooperative::variant::<8, { cooperative::NN_GATED }>("matmul_nn_gated_cooperative8", FOUR),
 ];
 /// Of `matmul_tn`.
-pub(super) static TN: [Variant; 11] = [
+pub(super) static TN: [Variant; 14] = [
     texels("matmul_tn_texels4", "matmul_tn_texels", WIDE, &[Texels4, Texels4, Storage], fours, weight_grid),
     texels("matmul_tn_texels_mixed", "matmul_tn_texels", MIXED, &[Texels4, Texels, Storage], four_outputs, weight_grid),
     texels("matmul_tn_texels", "matmul_tn_texels", NARROW, &[Texels, Texels, Storage], always, weight_grid),
@@ -216,6 +232,9 @@ pub(super) static TN: [Variant; 11] = [
     tile32("matmul_tn_tiles32_fours", "matmul_tn_tiles", Fours::Both, THREE, weight_grid),
     tile32("matmul_tn_tiles32_mixed", "matmul_tn_tiles", Fours::Outputs, THREE, weight_grid),
     tile32("matmul_tn_tiles32", "matmul_tn_tiles", Fours::Any, THREE, weight_grid),
+    subgroups::variant::<{ cooperative::TN }>("matmul_tn_subgroups_fours", Fours::Both, THREE),
+    subgroups::variant::<{ cooperative::TN }>("matmul_tn_subgroups_mixed", Fours::Outputs, THREE),
+    subgroups::variant::<{ cooperative::TN }>("matmul_tn_subgroups", Fours::Any, THREE),
     cooperative::variant::<16, { cooperative::TN }>("matmul_tn_cooperative16", THREE),
     cooperative::variant::<8, { cooperative::TN }>("matmul_tn_cooperative8", THREE),
 ];
