@@ -5,6 +5,9 @@ use crate::error::{Error, Result};
 use crate::plan::schedule::{Limits, Schedule};
 use crate::plan::{Access, Args, BufferId, Command, Role, StepUniform, View};
 
+mod memory;
+use memory::Memory;
+
 /// The threads that the twins share: `1 thread`, `16 threads`.
 pub fn title() -> String {
     match rayon::current_num_threads() {
@@ -23,7 +26,7 @@ pub struct CpuEngine {
 /// A buffer.
 #[derive(Debug)]
 enum Slot {
-    Own(Vec<u32>),
+    Own(Memory),
     Shared(Shared),
 }
 
@@ -36,21 +39,10 @@ impl Slot {
     }
 }
 
-/// So many zeros, where there is memory for them: of a size that no address reaches, there is not.
-fn zeros(len: usize) -> Result<Vec<u32>> {
-    let mut probe = Vec::<u32>::new();
-    let room = probe.try_reserve_exact(len);
-    drop(probe);
-    room.map_err(|e| {
-        Error::Device(format!("there is too little memory for a buffer of {} bytes on the CPU engine ({e})", 4 * len as u64))
-    })?;
-    Ok(vec![0; len]) // from the system, which gives zeros when they are first touched
-}
-
 impl CpuEngine {
     /// Makes the buffers, all zero.
     pub fn load(schedule: Schedule) -> CpuEngine {
-        let slots = schedule.slots.iter().map(|&len| Slot::Own(vec![0; len])).collect();
+        let slots = schedule.slots.iter().map(|&len| Slot::Own(Memory::zeros(len))).collect();
         CpuEngine { schedule, slots }
     }
 
@@ -67,7 +59,7 @@ impl CpuEngine {
             }
             slots[schedule.slot_of[id.0]] = Some(Slot::Shared(words));
         }
-        let own = |(slot, &len): (Option<Slot>, &usize)| slot.map_or_else(|| zeros(len).map(Slot::Own), Ok);
+        let own = |(slot, &len): (Option<Slot>, &usize)| slot.map_or_else(|| Memory::try_zeros(len).map(Slot::Own), Ok);
         let slots = slots.into_iter().zip(&schedule.slots).map(own).collect::<Result<_>>()?;
         Ok(CpuEngine { schedule, slots })
     }
@@ -97,7 +89,7 @@ impl CpuEngine {
         let command = &schedule.plan.phases[phase].commands[command];
         let written = |access| access != Access::Read;
         // The schedule saw to it that a written slot is bound once: taken out, it leaves the others readable.
-        let mut taken: Vec<(usize, Vec<u32>)> = Vec::new();
+        let mut taken: Vec<(usize, Memory)> = Vec::new();
         for (binding, view) in command.kernel.bindings.iter().zip(&command.views) {
             if written(binding.access) {
                 let slot = schedule.slot(view);
@@ -113,7 +105,7 @@ impl CpuEngine {
     }
 }
 
-fn call(schedule: &Schedule, command: &Command, slots: &[Slot], taken: &mut [(usize, Vec<u32>)], step: &StepUniform) {
+fn call(schedule: &Schedule, command: &Command, slots: &[Slot], taken: &mut [(usize, Memory)], step: &StepUniform) {
     let bound = || command.kernel.bindings.iter().zip(&command.views);
     let inputs = bound()
         .filter(|(b, _)| b.access == Access::Read)
