@@ -361,6 +361,7 @@ pub fn cases() -> Vec<Case> {
         case(5, 15, 7, true),
         case(4, 8, 17, false),
         case(3, 31, 3, false),
+        case(3, 16, 9, true),
         case(2, 4, 1, true),
     ]
 }
