@@ -9,9 +9,9 @@ use crate::engine::{Clock, Engine};
 use crate::error::Result;
 use crate::ops::matmul;
 use crate::plan::schedule::Schedule;
-use crate::plan::variant::{Choice, Picks, Traits, candidates};
+use crate::plan::variant::{Choice, Picks, Traits, candidates, choose};
 use crate::plan::{Command, Plan, Role, StepUniform, Variant, View};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 mod agreement;
 pub use agreement::difference;
@@ -110,14 +110,35 @@ async fn proved(adapter: &GpuAdapter, probe: &mut Probe, warnings: &mut Vec<Stri
         if !probe.is_doubtful(place) {
             return name;
         }
-        let reason = match difference(adapter, &probe.command, probe.names[0], name).await {
-            Ok(None) => return name,
-            Ok(Some(difference)) => difference,
-            Err(e) => e.to_string(),
-        };
+        let Some(reason) = objection(adapter, &probe.command, probe.names[0], name).await else { return name };
         warnings.push(format!("`{name}` is quick here, but not used: {reason}"));
         probe.seconds[place] = f64::NAN;
     }
+}
+
+/// Why the text `name` cannot stand for the usual one, if it cannot.
+async fn objection(adapter: &GpuAdapter, command: &Command, usual: &str, name: &str) -> Option<String> {
+    difference(adapter, command, usual, name).await.unwrap_or_else(|e| Some(e.to_string()))
+}
+
+/// `picks`, but the usual text where one [for those who ask](Variant::only_on_request) no longer gives what the usual one gives:
+/// another program had found them, and this one makes other code of the same text. `progress` as for [`tune`].
+pub async fn compare_again(adapter: &GpuAdapter, plan: &Plan, picks: Picks, progress: &mut dyn FnMut(usize, usize)) -> Tuned {
+    let (mut picks, mut warnings) = (picks, Vec::new());
+    let mut doubtful: BTreeMap<String, (&Command, &'static str)> = BTreeMap::new();
+    for command in plan.phases.iter().flat_map(|p| &p.commands).filter(|c| is_timed(c)) {
+        let taken = choose(&adapter.traits, command, Choice::Picked(&picks)).filter(|v| v.only_on_request());
+        doubtful.extend(taken.map(|v| (Picks::key(command), (command, v.name))));
+    }
+    for (done, (command, name)) in doubtful.values().enumerate() {
+        progress(done, doubtful.len());
+        let usual = candidates(&adapter.traits, command)[0];
+        if let Some(reason) = objection(adapter, command, usual, name).await {
+            warnings.push(format!("`{name}`, which the run has used, is used no longer: {reason}"));
+            picks.set(command, usual);
+        }
+    }
+    Tuned { picks, warnings }
 }
 
 /// The commands of `plan` that have several texts and no pick, each kind once, by their batches.

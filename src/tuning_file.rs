@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::ops::matmul;
 use crate::plan::Plan;
 use crate::plan::variant::Picks;
-use crate::tune::{Chooser, is_timed, tune};
+use crate::tune::{Chooser, compare_again, is_timed, tune};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -58,7 +58,7 @@ struct File {
 struct OfDevice {
     /// A hash of all texts that were timed.
     texts: String,
-    /// Who timed them.
+    /// Who answers for them: it timed them, or in a run that went on [compared](compare_again) what another one had timed.
     program: String,
     picks: BTreeMap<String, String>,
 }
@@ -111,6 +111,11 @@ fn of_plan(picks: &Picks, plan: &Plan) -> Picks {
 }
 
 impl File {
+    /// This program answers for them.
+    fn is_own(&self, device: &str) -> bool {
+        self.devices.get(device).is_some_and(|d| d.program == program())
+    }
+
     /// What a run began with: whoever timed it, its sums are added in the same order.
     fn picks(&self, device: &str, texts: &str) -> Picks {
         let found = self.devices.get(device).filter(|d| d.texts == texts);
@@ -119,7 +124,7 @@ impl File {
 
     /// What is still likely the quickest: this program has timed it.
     fn timed(&self, device: &str, texts: &str) -> Picks {
-        if self.devices.get(device).is_some_and(|d| d.program == program()) { self.picks(device, texts) } else { Picks::default() }
+        if self.is_own(device) { self.picks(device, texts) } else { Picks::default() }
     }
 
     /// Adds picks, within the limits: others make room for them. Those of other texts or programs go.
@@ -229,7 +234,7 @@ impl<'a> Tuner<'a> {
     fn lost(&self, device: &str, texts: &str) -> Option<&'static str> {
         let devices = &self.found.run.devices;
         match devices.get(device) {
-            _ if self.damaged => Some("cannot be read"),
+            _ if self.damaged => Some("cannot be read, or another version of dqrm wrote it"),
             Some(of) if of.texts != texts => Some("is for other texts than this program has"),
             None if !devices.is_empty() => Some("is for another device or driver"),
             _ => None,
@@ -243,15 +248,6 @@ impl<'a> Tuner<'a> {
             format!("the run's {IN_RUN} {reason}: sums are added in another order from here on, so results may differ in their last bits")
         };
         self.found.warnings.extend(lost.map(warning));
-        let own = self.found.run.picks(&device, &texts);
-        if self.tuning.mode == Tune::Off {
-            return of_plan(&own, plan);
-        }
-        let user = self.tuning.cache.as_deref().map(|dir| (dir, dir.join(IN_RUN)));
-        let cached = user.as_ref().filter(|_| self.tuning.mode == Tune::Cached).and_then(|(_, path)| read(path)).unwrap_or_default();
-        let cached = cached.timed(&device, &texts);
-        let known: Picks = cached.iter().chain(own.iter()).map(|(k, v)| (k.into(), v.into())).collect();
-        let known = of_plan(&known, plan);
         let begin = Instant::now();
         let progress = &mut self.progress;
         let mut late = |done, total| {
@@ -259,6 +255,20 @@ impl<'a> Tuner<'a> {
                 progress(done, total);
             }
         };
+        let mut own = of_plan(&self.found.run.picks(&device, &texts), plan);
+        if !self.found.run.is_own(&device) {
+            let compared = pollster::block_on(compare_again(adapter, plan, own, &mut late));
+            self.found.warnings.extend(compared.warnings);
+            own = compared.picks;
+        }
+        if self.tuning.mode == Tune::Off {
+            return own;
+        }
+        let user = self.tuning.cache.as_deref().map(|dir| (dir, dir.join(IN_RUN)));
+        let cached = user.as_ref().filter(|_| self.tuning.mode == Tune::Cached).and_then(|(_, path)| read(path)).unwrap_or_default();
+        let cached = cached.timed(&device, &texts);
+        let known: Picks = cached.iter().chain(own.iter()).map(|(k, v)| (k.into(), v.into())).collect();
+        let known = of_plan(&known, plan);
         let picks = match pollster::block_on(tune(adapter, plan, &known, &|| begin.elapsed().as_secs_f64(), &mut late)) {
             Ok(tuned) => {
                 self.found.warnings.extend(tuned.warnings);

@@ -954,12 +954,22 @@ fn a_tuned_run_keeps_what_it_found_and_later_runs_take_it() {
     let fresh = picks(&train("fresh", &["--tune", "fresh"]));
     assert_ne!(fresh[&product], "a mark");
     assert_eq!(read(kept.clone()), read(dir.join("fresh/tuning.json")), "the new answer takes the old one's place");
+    // A run that goes on keeps its texts, whoever timed them.
+    let mut begun = read(first.join("tuning.json"));
+    let device = begun["devices"].as_object_mut().unwrap().values_mut().next().unwrap();
+    (device["program"], device["picks"][&product]) = ("an elder".into(), "a mark".into());
+    for (steps, more) in [("4", &[][..]), ("5", &["--tune"])] {
+        std::fs::write(first.join("tuning.json"), begun.to_string()).unwrap();
+        tuned(&[&["--resume", "first", "--max-steps", steps], more].concat());
+        assert_eq!(picks(&first)[&product], "a mark", "{more:?}");
+        assert!(!read(first.join("tuning.json")).to_string().contains("an elder"), "{more:?}");
+    }
     // A damaged file counts as empty and is written anew; a run's own is missed.
     std::fs::write(&kept, "{\"version\": 1").unwrap();
     let run = train("damaged", &["--tune", "cached"]);
     assert_eq!(read(kept), read(run.join("tuning.json")));
     std::fs::write(second.join("tuning.json"), "{").unwrap();
-    let heard = |run: &str| tuned(&["--resume", run, "--max-steps", "4"]).contains("tuning.json cannot be read");
+    let heard = |run: &str| tuned(&["--resume", run, "--max-steps", "6"]).contains("tuning.json cannot be read");
     assert_eq!(["first", "second"].map(heard), [false, true]);
     fail(dir, &["train", "--tune", "--workers", "2", "--samples", "3000", "--out", "workers"], &["--tune", "without workers"]);
     assert!(!dir.join("workers").exists());

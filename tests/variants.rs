@@ -4,14 +4,14 @@ mod common;
 
 use common::gpu;
 use dqrm::engine::Engine;
-use dqrm::engine::gpu::GpuEngine;
+use dqrm::engine::gpu::{GpuAdapter, GpuEngine};
 use dqrm::lab::compare::{check, reference};
 use dqrm::ops::case::{POISON, random};
 use dqrm::ops::matmul::{Linear, backward_input, backward_weights, forward};
 use dqrm::ops::{Case, cases, kernels};
 use dqrm::plan::schedule::Schedule;
 use dqrm::plan::variant::{Choice, Form, Job, MadeFor, Picks, SCRATCH, Subgroups, Traits, candidates, choose};
-use dqrm::plan::{Access, Elem, Kernel, Plan, Role, StepUniform, Variant};
+use dqrm::plan::{Access, Elem, Kernel, Plan, Role, StepUniform, Variant, View};
 use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use pollster::block_on;
 use std::collections::{BTreeSet, HashSet};
@@ -137,6 +137,10 @@ fn fields(module: &naga::Module, ty: naga::Handle<naga::Type>, expected: &[(&str
 #[test]
 fn variants_agree_with_the_twins() {
     let Some(adapter) = gpu() else { return };
+    if let Ok(size) = std::env::var("DQRM_REQUIRE_SUBGROUPS") {
+        let size: u32 = size.parse().expect("a size of subgroups");
+        assert_eq!(adapter.traits.subgroups, Some((size, size)), "`{}`", adapter.name);
+    }
     let mut ran: HashSet<&str> = HashSet::new();
     for case in cases() {
         let mut names: Vec<&str> = Vec::new();
@@ -317,65 +321,97 @@ impl Operands {
     }
 }
 
+/// What the names of products' texts end in, beyond the kernels' names; nothing for the kernels' own.
+fn endings(traits: &Traits) -> BTreeSet<&'static str> {
+    let products = variants().into_iter().filter(|(k, v)| k.name.starts_with("matmul_") && v.has_features(traits));
+    products.map(|(k, v)| v.name.strip_prefix(k.name).expect("a text is called after its kernel")).chain([""]).collect()
+}
+
+/// A layer with room for more samples than a step has, whose products run the texts of an ending.
+struct Products {
+    engine: GpuEngine,
+    operands: [View; 4],
+    results: [View; 3],
+}
+
+impl Products {
+    /// Nothing where no text of that ending suits the layer.
+    fn new(adapter: &GpuAdapter, layer: Linear, room: usize, ending: &str) -> Option<Products> {
+        let Linear { inputs, outputs, relu } = layer;
+        let mut plan = Plan::new();
+        plan.phase("layer");
+        let mut view = |name: &str, len: usize| plan.buffer(name, "", len, Elem::F32, Role::Persistent);
+        let (x, y) = (view("x", room * inputs), view("y", room * outputs));
+        let (dx, dz) = (view("dx", room * inputs), view("dz", room * outputs));
+        let (w, dw) = (view("w", inputs * outputs), view("dw", inputs * outputs));
+        let (bias, d_bias) = (view("bias", outputs), view("d_bias", outputs));
+        forward(&mut plan, "layer", layer, room, x, w, bias, y);
+        backward_weights(&mut plan, "layer", layer, dz, x, dw, d_bias);
+        backward_input(&mut plan, "layer", layer, room, dz, w, relu.then_some(x), dx);
+        let (mut picks, mut suits) = (Picks::default(), ending.is_empty());
+        for command in &plan.phases[0].commands {
+            let named = command.kernel.variants.iter().find(|v| v.name.strip_prefix(command.kernel.name) == Some(ending));
+            let taken = named.filter(|v| v.can_run(&adapter.traits, command));
+            assert!(taken.is_some() || named.is_none_or(|v| v.cooperative.is_none()), "{}", command.label);
+            suits |= taken.is_some();
+            picks.set(command, taken.map_or(command.kernel.name, |v| v.name));
+        }
+        let schedule = Schedule::new(plan, &adapter.limits).unwrap();
+        let load = || block_on(GpuEngine::load_with(adapter, schedule, Choice::Picked(&picks), false)).unwrap();
+        suits.then(|| Products { engine: load(), operands: [x, w, bias, dz], results: [y, dw, dx] })
+    }
+
+    /// Runs a step and compares its results.
+    fn check(&mut self, operands: &Operands, expected: &[Vec<Option<(f64, f64)>>; 3], turn: &str) {
+        for (view, values) in self.operands.iter().zip([&operands.x, &operands.w, &operands.bias, &operands.dz]) {
+            let mut words: Vec<u32> = values.iter().map(|v| v.to_bits()).collect();
+            words.resize(view.len, f32::NAN.to_bits());
+            self.engine.write(*view, &words).unwrap();
+        }
+        self.results.iter().for_each(|v| self.engine.write(*v, &vec![POISON; v.len]).unwrap());
+        self.engine.run(&[0], &StepUniform::evaluate(operands.batch, 0)).unwrap();
+        for ((view, name), expected) in self.results.iter().zip(["y", "dw", "dx"]).zip(expected) {
+            let found: Vec<u32> = block_on(self.engine.read(*view)).unwrap();
+            for (i, (&word, expected)) in found.iter().zip(expected).enumerate() {
+                let found = f32::from_bits(word);
+                let place = || format!("{name}[{i}], B {}, {:?}, {turn}", operands.batch, operands.layer);
+                match expected {
+                    None => assert!(!found.is_finite() && word != POISON, "{}: {found}", place()),
+                    Some((value, size)) => {
+                        let error = (f64::from(found) - value).abs();
+                        assert!(error <= 1e-6 * size, "{}: {found:e}, expected {value:e}, {:e} of its terms", place(), error / size);
+                    }
+                }
+            }
+            assert!(found[expected.len()..].iter().all(|w| *w == POISON), "{name} was written behind the live samples");
+        }
+    }
+}
+
 #[test]
-fn products_on_cooperative_matrices_hold_for_any_magnitude_and_again() {
+fn products_hold_for_any_magnitude_and_again() {
     let Some(adapter) = gpu() else { return };
     if adapter.traits.cooperative.is_empty() {
         assert!(std::env::var_os("DQRM_REQUIRE_COOPERATIVE").is_none(), "`{}` must have cooperative matrices", adapter.name);
-        return skipped(&format!("`{}` has no cooperative matrices with f16 operands and f32 sums", adapter.name));
+        skipped(&format!("`{}` has no cooperative matrices with f16 operands and f32 sums", adapter.name));
     }
+    let mut left = endings(&adapter.traits);
     for (batch, inputs, outputs) in
         [(1, 1, 1), (3, 17, 9), (16, 16, 16), (33, 65, 34), (64, 96, 32), (130, 40, 77), (257, 13, 5), (31, 300, 20)]
     {
         let layer = Linear { inputs, outputs, relu: batch % 2 == 1 };
-        let room = batch + batch / 3; // a step may have fewer samples than there is room for
-        for side in adapter.traits.cooperative {
-            let mut plan = Plan::new();
-            plan.phase("layer");
-            let mut view = |name: &str, len: usize| plan.buffer(name, "", len, Elem::F32, Role::Persistent);
-            let (x, y) = (view("x", room * inputs), view("y", room * outputs));
-            let (dx, dz) = (view("dx", room * inputs), view("dz", room * outputs));
-            let (w, dw) = (view("w", inputs * outputs), view("dw", inputs * outputs));
-            let (bias, d_bias) = (view("bias", outputs), view("d_bias", outputs));
-            forward(&mut plan, "layer", layer, room, x, w, bias, y);
-            backward_weights(&mut plan, "layer", layer, dz, x, dw, d_bias);
-            backward_input(&mut plan, "layer", layer, room, dz, w, layer.relu.then_some(x), dx);
-            let mut picks = Picks::default();
-            for command in &plan.phases[0].commands {
-                let taken = command.kernel.variants.iter().find(|v| v.cooperative == Some(*side));
-                assert!(taken.is_none_or(|v| v.can_run(&adapter.traits, command)), "{}", command.label);
-                picks.set(command, taken.map_or(command.kernel.name, |v| v.name));
+        let turns = (0..10).map(|turn| Operands::new(layer, batch, turn)).map(|operands| (operands.expected(), operands));
+        let turns: Vec<_> = turns.collect();
+        for ending in endings(&adapter.traits) {
+            // a step may have fewer samples than there is room for
+            let Some(mut products) = Products::new(&adapter, layer, batch + batch / 3, ending) else { continue };
+            for (turn, (expected, operands)) in turns.iter().enumerate() {
+                products.check(operands, expected, &format!("`{ending}`, turn {turn}"));
             }
-            let schedule = Schedule::new(plan, &adapter.limits).unwrap();
-            let mut engine = block_on(GpuEngine::load_with(&adapter, schedule, Choice::Picked(&picks), false)).unwrap();
-            for turn in 0..10 {
-                let operands = Operands::new(layer, batch, turn);
-                for (view, values) in [(x, &operands.x), (w, &operands.w), (bias, &operands.bias), (dz, &operands.dz)] {
-                    let mut words: Vec<u32> = values.iter().map(|v| v.to_bits()).collect();
-                    words.resize(view.len, f32::NAN.to_bits());
-                    engine.write(view, &words).unwrap();
-                }
-                let poison = |len| vec![POISON; len];
-                [y, dw, dx].iter().for_each(|v| engine.write(*v, &poison(v.len)).unwrap());
-                engine.run(&[0], &StepUniform::evaluate(batch, 0)).unwrap();
-                for ((view, name), expected) in [(y, "y"), (dw, "dw"), (dx, "dx")].into_iter().zip(operands.expected()) {
-                    let found: Vec<u32> = block_on(engine.read(view)).unwrap();
-                    for (i, (&word, expected)) in found.iter().zip(&expected).enumerate() {
-                        let (found, place) =
-                            (f32::from_bits(word), format!("{name}[{i}], B {batch}, {inputs} to {outputs}, side {side}, turn {turn}"));
-                        match expected {
-                            None => assert!(!found.is_finite() && word != POISON, "{place}: {found}"),
-                            Some((value, size)) => {
-                                let error = (f64::from(found) - value).abs();
-                                assert!(error <= 1e-6 * size, "{place}: {found:e}, expected {value:e}, {:e} of its terms", error / size);
-                            }
-                        }
-                    }
-                    assert!(found[expected.len()..].iter().all(|w| *w == POISON), "{name} was written behind the live samples");
-                }
-            }
+            left.remove(ending);
         }
     }
+    assert!(left.is_empty(), "no layer suits {left:?}");
 }
 
 #[test]

@@ -1,10 +1,11 @@
 // The matrix products of matmul.wgsl for GPUs with subgroups of 8 lanes or more, also where the driver picks among sizes.
-// Operands come straight from storage and results stay in registers; no workgroup memory, no barrier. Which invocation
-// computes what follows from no subgroup's size, and the order of a sum's terms neither, so results are the same with any.
+// Operands come straight from storage and results stay in registers; no workgroup memory, no barrier. The order of a sum's
+// terms follows from no subgroup's size, so results are the same with any.
 //   matmul_nn, matmul_tn  A workgroup computes 16 rows, each invocation four columns of them. Lanes 0 to 7 of each subgroup hold
 //                         the rows' operands, which all lanes get by broadcast. Terms are added in the order of matmul.wgsl.
 //   matmul_nt             Both operands lie along the terms: eight lanes compute 8 x 8 results, each lane every eighth four
-//                         of terms, and their sums are added at the end, in one order.
+//                         of terms, and their sums are added at the end, in one order. Subgroups must be full, one behind
+//                         the other in the workgroup; the two above work with any.
 // Lanes stay to the end: where an operand ends they load zeros, and stores are guarded.
 // matmul_results.wgsl follows, then matmul_tiles_wide.wgsl or matmul_tiles_narrow.wgsl for what has rows of the inputs' width
 // (vectors where that is a multiple of four, else words), matmul_tiles_wide_outputs.wgsl or matmul_tiles_narrow_outputs.wgsl

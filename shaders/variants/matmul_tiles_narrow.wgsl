@@ -1,4 +1,4 @@
-// For matmul_tiles.wgsl: any width of the inputs, operands are words.
+// For matmul_tiles.wgsl and matmul_subgroups.wgsl: any width of the inputs, operands are words.
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;                   // [B, inputs]
 @group(0) @binding(2) var<storage, read> w: array<f32>;                   // [outputs, inputs]

@@ -1,4 +1,4 @@
-// For matmul_tiles.wgsl: any width of the outputs, operands are words.
+// For matmul_tiles.wgsl and matmul_subgroups.wgsl: any width of the outputs, operands are words.
 
 @group(0) @binding(3) var<storage, read> bias: array<f32>;                // [outputs]
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;             // [B, outputs]

@@ -1,4 +1,4 @@
-// For matmul_tiles.wgsl: the inputs' width is a multiple of four, operands are vectors of four.
+// For matmul_tiles.wgsl and matmul_subgroups.wgsl: the inputs' width is a multiple of four, operands are vectors of four.
 
 @group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;            // [B, inputs]
 @group(0) @binding(2) var<storage, read> w4: array<vec4<f32>>;            // [outputs, inputs]

@@ -1,4 +1,4 @@
-// For matmul_tiles.wgsl: the outputs' width is a multiple of four, operands are vectors of four.
+// For matmul_tiles.wgsl and matmul_subgroups.wgsl: the outputs' width is a multiple of four, operands are vectors of four.
 
 @group(0) @binding(3) var<storage, read> bias4: array<vec4<f32>>;         // [outputs]
 @group(0) @binding(4) var<storage, read_write> y4: array<vec4<f32>>;      // [B, outputs]

@@ -378,6 +378,7 @@ pub fn cases() -> Vec<Case> {
         case("all bags empty", 4, &[5, 2], 4, all, &[0], false, Quantize::Rows(7)),
         case("all ids equal", 300, &[9, 4], 8, all, &[1], true, Quantize::Rows(7)),
         case("a table over three bindings", 65, &[11, 70, 3], 4, 30 * 16, &[1, 2], false, Quantize::Rows(127)),
+        case("rows of more than two blocks", 12, &[30, 6], 35, all, &[2, 0, 3], false, Quantize::Rows(7)),
         case("sums quantized", 33, &[40, 2, 17], 16, all, &[3, 1], false, Quantize::Sums(7)),
         case("Kaggle's 26 tables, B 128", 128, &[1000; 26], 16, all, &[1], false, Quantize::Rows(7)),
     ]

@@ -351,7 +351,19 @@ fn case(batch: usize, tables: usize, dim: usize, diagonal: bool) -> Case {
 
 /// Cases.
 pub fn cases() -> Vec<Case> {
-    vec![case(1, 1, 1, false), case(3, 2, 5, true), case(65, 7, 12, false), case(5, 1, 33, true), case(128, 26, 16, false)]
+    vec![
+        case(1, 1, 1, false),
+        case(3, 2, 5, true),
+        case(65, 7, 12, false),
+        case(5, 1, 33, true),
+        case(128, 26, 16, false),
+        case(9, 12, 20, true),
+        case(5, 15, 7, true),
+        case(4, 8, 17, false),
+        case(3, 31, 3, false),
+        case(3, 16, 9, true),
+        case(2, 4, 1, true),
+    ]
 }
 
 /// Shapes of the Kaggle model.

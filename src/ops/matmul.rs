@@ -281,6 +281,7 @@ pub fn cases() -> Vec<Case> {
         case(601, 40, 12, true),
         case(35, 64, 36, false),
         case(20, 7, 12, false),
+        case(131, 8, 512, false),
         part(70, 200, 36, 68, true),
         part(5, 90, 66, 7, false),
     ]

@@ -178,6 +178,7 @@ fn a_run_keeps_the_texts_that_it_began_with() {
     assert_same_bytes("from the cache", &first, &tuned(Tune::Cached, false).0);
     // A cache that says something else, or nothing: what stands in the run's folder counts.
     let other = String::from_utf8(kept.clone()).unwrap().replace("_texels", "_gone").replace("_tiles", "_gone");
+    let other = other.replace("_subgroups", "_gone").replace("_cooperative", "_gone");
     for text in [other.as_str(), "{}", "{\"version\": 1", ""] {
         std::fs::write(cache.join(IN_RUN), text).unwrap();
         for mode in [Tune::Off, Tune::Cached] {
@@ -324,5 +325,40 @@ fn hasty_is_not_picked(adapter: &GpuAdapter, mut plan: Plan, kernel: &'static Ke
         assert!(tuned.warnings.iter().all(|w| w.contains("`hasty` is quick here, but not used: result")), "{:?}", tuned.warnings);
     } else {
         assert!(tuned.warnings.len() == 1 && tuned.warnings[0].contains("not timed"), "{:?}", tuned.warnings);
+    }
+}
+
+#[test]
+fn what_another_program_found_is_compared_again() {
+    let Some((adapter, mut plan)) = products() else { return };
+    let own = &adapter.traits;
+    plan.phases.iter_mut().for_each(|p| p.commands.retain(|c| c.kernel == &matmul::MATMUL_NN));
+    plan.phases.iter_mut().flat_map(|p| &mut p.commands).for_each(|c| c.kernel = &WITH_HASTY);
+    if !commands(&plan).all(|c| candidates(own, c).contains(&"hasty")) {
+        return writeln!(std::io::stderr(), "skipped: the adapter has no subgroups of 8 or more").expect("standard error is open");
+    }
+    let run = tempfile::tempdir().unwrap();
+    let resumed = |mode| {
+        let (tuning, mut quiet) = (Tuning { mode, cache: None }, |_, _| {});
+        let mut tuner = Tuner::new(&tuning, &mut quiet);
+        tuner.resume(run.path());
+        let picks = tuner.picks(&adapter, &plan);
+        tuner.found.keep(run.path()).unwrap();
+        (picks, tuner.found.warnings)
+    };
+    let all_are = |picks: &Picks, name: &str| !picks.is_empty() && picks.iter().all(|(_, pick)| pick == name);
+    assert!(all_are(&resumed(Tune::Fresh).0, "matmul_nn"));
+    let file = run.path().join(IN_RUN);
+    let hasty = std::fs::read_to_string(&file).unwrap().replace(": \"matmul_nn\"", ": \"hasty\"");
+    for mode in [Tune::Off, Tune::Cached] {
+        std::fs::write(&file, &hasty).unwrap();
+        let (picks, warnings) = resumed(mode);
+        assert!(all_are(&picks, "hasty") && warnings.is_empty(), "this program has compared them: {picks:?}, {warnings:?}");
+        std::fs::write(&file, hasty.replace("naga ", "an elder ")).unwrap();
+        let (picks, warnings) = resumed(mode);
+        assert!(all_are(&picks, "matmul_nn"), "{picks:?}");
+        assert_eq!(warnings.len(), picks.iter().count(), "{warnings:?}");
+        assert!(warnings.iter().all(|w| w.starts_with("`hasty`, which the run has used, is used no longer: result")), "{warnings:?}");
+        assert_eq!(resumed(mode), (picks, Vec::new()), "what was compared is not the run's from now on");
     }
 }

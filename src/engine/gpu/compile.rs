@@ -4,7 +4,8 @@ use super::{GpuAdapter, device_error};
 use crate::error::Result;
 use crate::plan::Kernel;
 
-/// What makes code of texts. Another version makes other code, which may be quicker or slower.
+/// What makes code of texts, in the versions of `Cargo.lock`. Another version makes other code, which may be quicker or slower. A build
+/// that leaves the lock aside (`cargo install` without `--locked`, or this crate as a dependency) may have others than are named here.
 pub const TRANSLATORS: &str = "wgpu 30.0.1, naga 30.0.1";
 
 /// Something that a compiler says of a text.
