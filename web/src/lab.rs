@@ -32,8 +32,9 @@ pub fn kernels() -> String {
             let access = if b.access == Access::Read { "read" } else { "read_write" };
             json!({ "name": b.name, "access": access, "type": if b.elem == Elem::F32 { "f32" } else { "u32" } })
         });
-        let variants =
-            offered(kernel).map(|v| json!({ "name": v.name, "source": v.wgsl(), "subgroup": v.subgroup.map(|s| s.to_string()), "workgroup": v.workgroup }));
+        let variants = offered(kernel).map(
+            |v| json!({ "name": v.name, "source": v.wgsl(), "subgroup": v.subgroup.map(|s| s.to_string()), "workgroup": v.workgroup }),
+        );
         json!({
             "name": kernel.name,
             "op": kernel.op,
